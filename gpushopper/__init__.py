@@ -1,0 +1,1 @@
+"""GPU Shopper: the wiring. Imports nothing, so that the command line starts without Django."""

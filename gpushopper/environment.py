@@ -1,0 +1,119 @@
+"""The settings that a person writes in the environment, read with one rule each.
+
+Reading never fails: a bad value is replaced by its default and noted in `problems`, which
+`manage.py check` reports by name and every server refuses to start on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `5m`, `12h`, `1h30m`, or seconds. Raises ValueError."""
+    text = text.strip().lower()
+    parts = list(_DURATION.finditer(text))
+    if not parts or "".join(part.group(0) for part in parts) != text:
+        raise ValueError("write a duration such as 90s, 5m, 12h, or a number of seconds")
+    return timedelta(seconds=sum(float(part[1]) * _SECONDS[part[2] or ""] for part in parts))
+
+
+def boolean(text: str) -> bool:
+    """Raises ValueError."""
+    if text.strip().lower() in _TRUE:
+        return True
+    if text.strip().lower() in _FALSE:
+        return False
+    raise ValueError("write true or false")
+
+
+class Environment:
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values = values
+        self.problems: dict[str, str] = {}
+
+    def text(self, name: str, default: str = "", *, one_of: tuple[str, ...] = ()) -> str:
+        def read(value: str) -> str:
+            if not one_of:
+                return value
+            for known in one_of:
+                if value.lower() == known.lower():
+                    return known
+            raise ValueError(f"write one of {', '.join(one_of)}")
+
+        return self._read(name, default, read)
+
+    def boolean(self, name: str, default: bool) -> bool:
+        return self._read(name, default, boolean)
+
+    def integer(self, name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
+        def read(value: str) -> int:
+            number = int(value)
+            if not least <= number <= most:
+                raise ValueError(f"write a whole number from {least} to {most}")
+            return number
+
+        return self._read(name, default, read)
+
+    def hours(self, name: str, default: float, *, most: float) -> timedelta:
+        """A number of hours (`12`), or a duration with its unit (`12h`)."""
+
+        def read(value: str) -> timedelta:
+            span = timedelta(hours=float(value)) if _is_number(value) else duration(value)
+            if not timedelta(0) < span <= timedelta(hours=most):
+                raise ValueError(f"write hours above 0 and up to {most:g}")
+            return span
+
+        return self._read(name, timedelta(hours=default), read)
+
+    def duration(self, name: str, default: str, *, least: str = "0s", most: str = "30d") -> timedelta:
+        def read(value: str) -> timedelta:
+            span = duration(value)
+            if not duration(least) <= span <= duration(most):
+                raise ValueError(f"write a duration from {least} to {most}")
+            return span
+
+        return self._read(name, duration(default), read)
+
+    def _read(self, name: str, default: T, read: Callable[[str], T]) -> T:
+        value = self.values.get(name, "").strip()
+        if not value:
+            return default
+        try:
+            return read(value)
+        except ValueError as error:
+            self.problems[name] = f"{error}; {value[:40]!r} is not that"
+            return default
+
+
+def dotenv(path: Path) -> dict[str, str]:
+    """The `NAME=value` lines of a file; the environment itself goes before them. {} without the file."""
+    if not path.is_file():
+        return {}
+    lines = (line.strip().removeprefix("export ") for line in path.read_text().splitlines())
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def load(base: Path) -> Environment:
+    return Environment({**dotenv(base / ".env"), **os.environ})
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,52 @@
+"""The deployment's own secrets, made once and kept in a file outside the database.
+
+With them a lost database can be rebuilt from the providers' listings: the tag key recognises our
+machines, the deployment id names them. Anybody who can read the file can act for the deployment.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+FILE_NAME = "keys.env"
+
+MADE = {
+    "SECRET_KEY": lambda: secrets.token_urlsafe(50),
+    "FIELD_ENCRYPTION_KEYS": lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    "TAG_KEY": lambda: secrets.token_hex(32),
+    # Six letters and digits: short enough for a tag, rare enough that two deployments never meet.
+    "DEPLOYMENT_ID": lambda: "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(6)),
+}
+
+
+def load_or_make(data_dir: Path) -> dict[str, str]:
+    """The secrets in `data_dir`, made on first use. Safe when several processes start at once."""
+    path = data_dir / FILE_NAME
+    if not path.exists():
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _publish(path, "".join(f"{name}={make()}\n" for name, make in MADE.items()))
+    return _read(path)
+
+
+def _publish(path: Path, text: str) -> None:
+    """Write the whole file or nothing; whoever comes first wins."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".keys-")  # made with mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # Another process has just made it: its keys are ours.
+    finally:
+        Path(temporary).unlink()
+
+
+def _read(path: Path) -> dict[str, str]:
+    lines = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
+    return {name: value for name, _, value in lines}

@@ -1,0 +1,33 @@
+"""`manage.py create_consumer NAME [--operator] [--json]`: a consumer and a key for it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from gpushopper.models import ApiKey, Consumer, consumer_name, make_key
+
+
+class Command(BaseCommand):
+    help = "Make a consumer, if it is not there yet, and a new API key for it; the key is shown once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name")
+        parser.add_argument("--operator", action="store_true", help="The key may see and do everything.")
+        parser.add_argument("--json", action="store_true", help="Print one JSON object.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            consumer_name(options["name"])
+        except ValidationError as error:
+            raise CommandError(" ".join(error.messages)) from error
+        consumer, _ = Consumer.objects.get_or_create(name=options["name"])
+        role = ApiKey.Role.OPERATOR if options["operator"] else ApiKey.Role.CONSUMER
+        _, text = make_key(consumer, role)
+        if options["json"]:
+            self.stdout.write(json.dumps({"consumer_id": consumer.name, "role": role, "api_key": text}))
+            return
+        self.stdout.write(f"Consumer {consumer.name}, role {role}. The key, shown only now:\n\n  {text}\n")

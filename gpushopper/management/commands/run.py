@@ -1,0 +1,35 @@
+"""`manage.py run`: the whole service in one process."""
+
+from __future__ import annotations
+
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from gpushopper import embedded
+
+
+class Command(BaseCommand):
+    help = "Web, worker, beat and guardian in one process, with SQLite and no broker to install."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--host", default=None, help="default: SERVER_HOST, 127.0.0.1")
+        parser.add_argument("--port", type=int, default=None, help="default: SERVER_PORT, 8080")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.EMBEDDED:
+            raise CommandError(
+                "A broker is configured (CELERY_BROKER_URL or REDIS_URL), so web, workers and beat are processes "
+                "of their own: see docker-compose.yml. Unset it to run everything in this process."
+            )
+        settings.SERVER_HOST = options["host"] or settings.SERVER_HOST
+        settings.SERVER_PORT = options["port"] or settings.SERVER_PORT
+        stop = threading.Event()
+        embedded.stop_on_signals(stop)
+        try:
+            embedded.serve(stop)
+        except (embedded.AlreadyRunning, OSError) as error:
+            raise CommandError(f"The service can't start: {error}") from error

@@ -1,0 +1,59 @@
+"""What the apps below can't reach themselves is put into their hands here, once, at start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import structlog
+from django.conf import settings
+
+from providers import registry
+from sessions import controller, outlets
+from sessions.models import Session
+
+
+def connect() -> None:
+    from costs import ledger
+    from providers import http
+
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    registry.use(registry.load(settings.PROVIDER_ENV).providers)
+    http.observers.append(count_error)
+    if enrol not in outlets.before_commitment:
+        outlets.before_commitment.append(enrol)
+    ledger.connect()
+
+
+def enrol(session: Session, now: datetime) -> None:
+    """An operator may name a new consumer: the first wish enrols it."""
+    from gpushopper.models import Consumer
+
+    Consumer.objects.get_or_create(name=session.consumer)
+
+
+def count_error(provider: str, operation: str, outcome: str, seconds: float) -> None:
+    """Errors of provider calls are counted in rows, so that the figure is right across processes."""
+    if outcome != "ok":
+        controller.count("provider_api_errors", f"{provider}/{operation}")
+
+
+@contextmanager
+def sandbox() -> Iterator[None]:
+    """The stand-ins for the providers, served in this process, and the adapters talking to them."""
+    from providers.sandbox.server import SandboxServer
+    from providers.sandbox.world import World
+
+    server = SandboxServer(World())
+    server.start()
+    before = registry.all()
+    registry.use(registry.load(server.environment()).providers)
+    try:
+        yield
+    finally:
+        registry.use(before)
+        server.stop()

@@ -1,0 +1,4 @@
+class TensorDock:
+    @classmethod
+    def from_env(cls, env, **kw):
+        return None

@@ -1,0 +1,262 @@
+"""The API's doors to sessions: check what was sent, call the controller, answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import exceptions, serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from providers import clock
+from rest import waiting
+from rest.access import consumer_filter, principal
+from rest.errors import Problem, bad_field, conflict, not_found
+from rest.params import Paged, Strict, number, read_query
+from sessions import controller, replies, shapes
+from sessions.lifecycle import LIVE, OVER, Reason, Status
+from sessions.models import Event, Session
+from sessions.order import Order, read_order
+
+KEY_KEPT = timedelta(hours=24)
+
+PREFER = OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="`wait=N`: answer when it has "
+                          "settled or N seconds (at most 120) are over.")  # fmt: skip
+IDEMPOTENCY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description="1 to 255 visible "
+                               "ASCII characters; the same key and body get the first answer again, for 24 h.")  # fmt: skip
+
+
+class SessionQuery(Paged):
+    consumer_id = serializers.CharField(required=False, max_length=100)
+    status = serializers.ListField(
+        child=serializers.ChoiceField([status.value for status in Status]), required=False
+    )
+    provider = serializers.CharField(required=False, max_length=40)
+
+
+class Extension(Strict):
+    additional_hours = number(least="0.001", most="744")
+    override = serializers.BooleanField(default=False, help_text="Operators only: beyond the hard maximum.")
+    reason = serializers.CharField(required=False, max_length=300, help_text="Needed with `override`.")
+
+
+class Nothing(Strict):
+    """A body without fields."""
+
+
+def visible(request: Request) -> QuerySet[Session]:
+    """The sessions that the caller may see. Somebody else's do not exist for it."""
+    who = principal(request)
+    sessions = Session.objects.prefetch_related("instances")
+    return sessions if who.is_operator else sessions.filter(consumer=who.consumer)
+
+
+def find(request: Request, pk: UUID) -> Session:
+    session = visible(request).filter(pk=pk).first()
+    if session is None:
+        raise not_found("session")
+    return session
+
+
+def actor(request: Request) -> str:
+    return str(principal(request))
+
+
+def check_body(serializer_class: type[Strict], request: Request) -> dict[str, Any]:
+    if not isinstance(request.data, dict):
+        raise bad_field("body", "Send one JSON object.")
+    serializer = serializer_class(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+class Sessions(APIView):
+    @extend_schema(parameters=[SessionQuery], responses=shapes.SessionPage)
+    def get(self, request: Request) -> Response:
+        """One's own sessions (an operator: everybody's), newest first."""
+        query = read_query(SessionQuery, request)
+        sessions = visible(request)
+        if (consumer := consumer_filter(request, query.get("consumer_id"))) is not None:
+            sessions = sessions.filter(consumer=consumer)
+        if query.get("status"):
+            sessions = sessions.filter(status__in=query["status"])
+        if query.get("provider"):
+            sessions = sessions.filter(provider=query["provider"])
+        page = list(sessions[query["offset"] : query["offset"] + query["limit"]])
+        shown = shapes.sessions_json(page, clock.now())
+        return Response({"sessions": shown, "count": len(shown), "total": sessions.count()})
+
+    @extend_schema(parameters=[PREFER, IDEMPOTENCY], request=Order, responses={201: shapes.NewSession})
+    def post(self, request: Request) -> Response:
+        """Rent a machine: by `offer_id`, or by `gpu_type` with any of the menu's bounds.
+
+        Recorded and answered at once; a worker asks the provider. The private key is in this answer, and
+        for 24 hours at `/sessions/{id}/ssh-key` until it is acknowledged.
+        """
+        data = check_body(Order, request)
+        key = replies.key_of(request)
+        with transaction.atomic():
+            kept = replies.claim(key, str(principal(request)), request.data) if key else None
+            if kept is not None and kept.status_code:
+                return Response(replies.body_of(kept), status=kept.status_code)
+            session, private_key = self._begin(request, data)
+            answer = {"session": shapes.session_json(session), "ssh_private_key": private_key}
+            if kept is not None:
+                replies.keep(kept, 201, answer)
+        if seconds := waiting.wanted(request):
+            answer["session"] = settle(session, seconds, (Status.RUNNING, *OVER))
+            if kept is not None:
+                replies.keep(kept, 201, answer)
+        response = Response(answer, status=201, headers={"Location": f"/api/v1/sessions/{session.pk}"})
+        return waiting.applied(response, seconds)
+
+    def _begin(self, request: Request, data: dict[str, Any]) -> tuple[Session, str | None]:
+        now = clock.now()
+        session, private_key = read_order(data, principal(request), now)
+        session.ssh_key_until = now + KEY_KEPT if private_key else None
+        try:
+            with transaction.atomic():
+                controller.begin(session, now, actor=actor(request))
+        except IntegrityError as error:
+            if not Session.objects.filter(
+                consumer=session.consumer, offer_id=session.offer_id, status__in=LIVE
+            ).exists():
+                raise
+            raise conflict(
+                "duplicate_session", f"{session.consumer} has a live session on {session.offer_id} already."
+            ) from error
+        return session, private_key
+
+
+def settle(session: Session, seconds: int, wanted: tuple[Status, ...]) -> dict[str, Any]:
+    """Wait until the session has one of the wanted statuses; what it looks like then."""
+
+    def settled() -> bool:
+        return Session.objects.filter(pk=session.pk, status__in=wanted).exists()
+
+    waiting.until(settled, seconds)
+    return shapes.session_json(Session.objects.prefetch_related("instances").get(pk=session.pk))
+
+
+class OneSession(APIView):
+    @extend_schema(responses=shapes.SessionShape)
+    def get(self, request: Request, pk: UUID) -> Response:
+        return Response(shapes.session_json(find(request, pk)))
+
+    @extend_schema(parameters=[PREFER], responses={202: shapes.SessionAnswer})
+    def delete(self, request: Request, pk: UUID) -> Response:
+        """End it now. Said twice it is no error."""
+        session = find(request, pk)
+        controller.wish_end(session.pk, Reason.DELETED, clock.now(), actor=actor(request))
+        return ending(request, session)
+
+
+def ending(request: Request, session: Session) -> Response:
+    seconds = waiting.wanted(request)
+    shown = settle(session, seconds, OVER)
+    return waiting.applied(Response({"session": shown}, status=202), seconds)
+
+
+class Done(APIView):
+    @extend_schema(parameters=[PREFER], request=None, responses={202: shapes.SessionAnswer})
+    def post(self, request: Request, pk: UUID) -> Response:
+        """The work is done: the machine is destroyed, and the bill ends."""
+        check_body(Nothing, request)
+        session = find(request, pk)
+        if session.is_over:
+            raise conflict("already_ended", f"This session has {session.status} already.")
+        controller.wish_end(session.pk, Reason.RELEASED, clock.now(), actor=actor(request))
+        return ending(request, session)
+
+
+class Extend(APIView):
+    @extend_schema(request=Extension, responses=shapes.Extended)
+    def post(self, request: Request, pk: UUID) -> Response:
+        """Move the deadline, up to the hard maximum."""
+        data = check_body(Extension, request)
+        override = self._override(request, data)
+        session = find(request, pk)
+        additional = timedelta(hours=float(data["additional_hours"]))
+        try:
+            extended = controller.extend(
+                session.pk, additional, clock.now(), actor=actor(request), override_reason=override
+            )
+        except controller.OverHardMaximum as error:
+            raise over_hard_maximum(session) from error
+        if extended is None:
+            raise conflict("not_live", f"Only a live session can be extended; this one is {session.status}.")
+        shown = shapes.session_json(Session.objects.prefetch_related("instances").get(pk=pk))
+        return Response({"session": shown, "new_expires_at": shown["expires_at"]})
+
+    def _override(self, request: Request, data: dict[str, Any]) -> str:
+        if not data["override"]:
+            return ""
+        if not principal(request).is_operator:
+            raise exceptions.PermissionDenied("Only an operator can go beyond the hard maximum.")
+        if not data.get("reason"):
+            raise bad_field("reason", "An override is recorded with its reason.")
+        return str(data["reason"])
+
+
+def over_hard_maximum(session: Session) -> Problem:
+    most, has = shapes.hours(settings.HARD_MAX), shapes.hours(session.reservation)
+    return bad_field(
+        "additional_hours",
+        f"No session lasts longer than {most:g} h; this one has {has:g} h, so at most {max(0, most - has):g} h fit.",
+        error_type="hard_max",
+    )
+
+
+class Events(APIView):
+    @extend_schema(parameters=[Paged], responses=shapes.EventPage)
+    def get(self, request: Request, pk: UUID) -> Response:
+        """The timeline, oldest first."""
+        query = read_query(Paged, request)
+        events = Event.objects.filter(session=find(request, pk))
+        page = [shapes.event_json(e) for e in events[query["offset"] : query["offset"] + query["limit"]]]
+        return Response({"events": page, "count": len(page), "total": events.count()})
+
+
+class DiagnosticsView(APIView):
+    @extend_schema(responses=shapes.Diagnostics)
+    def get(self, request: Request, pk: UUID) -> Response:
+        """How a running session is doing, and which safeguards are armed."""
+        session = find(request, pk)
+        row = shapes.usable(session, list(session.instances.all()))
+        if row is None:
+            raise conflict("not_running", f"There are diagnostics of a running session; this one is {session.status}.")
+        return Response(shapes.diagnostics(session, row, clock.now()))
+
+
+class SshKey(APIView):
+    @extend_schema(responses=shapes.KeyShape)
+    def get(self, request: Request, pk: UUID) -> Response:
+        """The private key again, until it is acknowledged or 24 hours have passed."""
+        session, now = find(request, pk), clock.now()
+        if not session.ssh_private_key or session.ssh_key_until is None or session.ssh_key_until <= now:
+            raise Problem("key_gone", "This session's private key is not kept any more.", status_code=410)
+        controller.tell("ssh_key_read", "The private key was read.", now, session=session, actor=actor(request))
+        return Response(
+            {
+                "session_id": str(session.pk),
+                "ssh_private_key": session.ssh_private_key,
+                "available_until": shapes.instant(session.ssh_key_until),
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, pk: UUID) -> Response:
+        """Acknowledge: the key is safe with its owner and is erased here."""
+        session = find(request, pk)
+        controller.forget_key(session, clock.now(), actor=actor(request))
+        return Response(status=204)
+
+
