@@ -30,19 +30,27 @@ def current(now: datetime) -> list[Alarm]:
 def _engine(now: datetime) -> Iterator[Alarm]:
     told = signals.lifecycle(now)
     if told != signals.OK:
-        yield Alarm("no heartbeat", told, "Start beat and a worker. The guardian, if it runs, does their work meanwhile.")
+        yield Alarm(
+            "no heartbeat", told, "Start beat and a worker. The guardian, if it runs, does their work meanwhile."
+        )
 
 
 def _accounts(now: datetime) -> Iterator[Alarm]:
     enabled = registry.all()
     for account in Account.objects.filter(provider__in=enabled):
         if account.unauthorized:
-            yield Alarm("credentials rejected", f"{account.provider} rejects our key: {account.error}",
-                        "Mend the key in the environment and restart. Its machines bill on and can't be destroyed until then.")
+            yield Alarm(
+                "credentials rejected",
+                f"{account.provider} rejects our key: {account.error}",
+                "Mend the key in the environment and restart. Its machines bill on and can't be destroyed until then.",
+            )
         if account.looked_at is None or now - account.looked_at > BLIND_AFTER:
             since = f"{account.looked_at:%Y-%m-%d %H:%M} UTC" if account.looked_at else "ever"
-            yield Alarm("provider blind", f"{account.provider}: no complete listing since {since}. {account.error}",
-                        "Nothing is concluded meanwhile, and nothing new is created there. Look at its status page.")
+            yield Alarm(
+                "provider blind",
+                f"{account.provider}: no complete listing since {since}. {account.error}",
+                "Nothing is concluded meanwhile, and nothing new is created there. Look at its status page.",
+            )
         if account.brake:
             yield Alarm("brake applied", f"{account.provider}: {account.brake}",
                         "Look at the adopted machines; end what nobody needs, then release the brake on the account's page.")  # fmt: skip

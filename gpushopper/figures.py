@@ -87,7 +87,9 @@ class Figures(Collector):
         age = GaugeMetricFamily(
             "gpu_last_complete_listing_age_seconds", "How old our sight of the account is.", labels=["provider"]
         )
-        brakes = GaugeMetricFamily("gpu_brake_applied", "Creates stopped until an operator decides.", labels=["provider"])
+        brakes = GaugeMetricFamily(
+            "gpu_brake_applied", "Creates stopped until an operator decides.", labels=["provider"]
+        )
         rejected = GaugeMetricFamily("gpu_credentials_rejected", "The provider rejects our key.", labels=["provider"])
         for account in Account.objects.all():
             if account.looked_at:
@@ -107,9 +109,7 @@ class Figures(Collector):
 
     def _per_provider(self, name: str, text: str, which: Q) -> Metric:
         family = GaugeMetricFamily(name, text, labels=["provider"])
-        counts = dict(
-            Instance.objects.filter(which).order_by().values_list("provider").annotate(count=Count("pk"))
-        )
+        counts = dict(Instance.objects.filter(which).order_by().values_list("provider").annotate(count=Count("pk")))
         for provider in {*counts, *Account.objects.values_list("provider", flat=True)}:
             family.add_metric([provider], counts.get(provider, 0))
         return family
@@ -132,5 +132,3 @@ class Figures(Collector):
         for beat in Heartbeat.objects.all():
             family.add_metric([beat.name], (self.now - beat.at).total_seconds())
         return family
-
-

@@ -24,9 +24,7 @@ SERVER_PORT = env.integer("SERVER_PORT", 8080, most=65535)
 
 _database_url = env.text("DATABASE_URL")
 _database_path = env.text("DATABASE_PATH") or str(DATA_DIR / "gpu-shopper.db")
-DATABASES = {
-    "default": environ.Env.db_url_config(_database_url or f"sqlite:///{Path(_database_path).absolute()}")
-}
+DATABASES = {"default": environ.Env.db_url_config(_database_url or f"sqlite:///{Path(_database_path).absolute()}")}
 _database = DATABASES["default"]
 if _database["ENGINE"].endswith("sqlite3"):
     _database["OPTIONS"] = {
@@ -270,15 +268,11 @@ LOGGING = {
             "foreign_pre_chain": _shared_processors,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer(
-                    colors=False, exception_formatter=structlog.dev.plain_traceback
-                ),
+                structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
             ],
         },
     },
-    "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["redact"]}
-    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["redact"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "celery.app.trace": {"level": "WARNING"},

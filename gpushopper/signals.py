@@ -198,5 +198,3 @@ ROUTES = [(r"providers", Providers.as_view(), "providers")]
 
 def front_door(request: HttpRequest) -> HttpResponse:
     return render(request, "front_door.html", {"sandbox": settings.SANDBOX})
-
-

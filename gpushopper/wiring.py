@@ -45,8 +45,9 @@ def count_error(provider: str, operation: str, outcome: str, seconds: float) -> 
 @contextmanager
 def sandbox() -> Iterator[None]:
     """The stand-ins for the providers, served in this process, and the adapters talking to them."""
-    from providers.sandbox.server import SandboxServer
     from providers.sandbox.world import World
+
+    from providers.sandbox.server import SandboxServer
 
     server = SandboxServer(World())
     server.start()

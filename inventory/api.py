@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
+from django.http import QueryDict
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -40,7 +41,7 @@ class Bounds(Query):
     country = serializers.RegexField(r"\A[A-Za-z]{2}\Z", required=False, help_text="ISO 3166 alpha-2.")
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, dict) and isinstance(data.get("gpu_type"), str):
+        if isinstance(data, dict) and not isinstance(data, QueryDict) and isinstance(data.get("gpu_type"), str):
             data = {**data, "gpu_type": [data["gpu_type"]]}
         return super().to_internal_value(data)
 
@@ -74,7 +75,9 @@ class OfferShape(serializers.Serializer[Any]):
     gpu_type = serializers.CharField(help_text="Normalised.")
     gpu_count = serializers.IntegerField()
     vram_gb = serializers.IntegerField(help_text="Of one GPU.")
-    price_per_hour = serializers.FloatField(help_text="USD, the whole machine as it would be rented with the default disk.")
+    price_per_hour = serializers.FloatField(
+        help_text="USD, the whole machine as it would be rented with the default disk."
+    )
     price_parts = PricePartsShape()
     location = serializers.CharField()
     country = serializers.CharField()
@@ -129,9 +132,7 @@ class Menu(APIView):
 
 def etag(request: Request, sources: dict[str, Source], now: datetime) -> str:
     """Changes whenever the answer would: each write to a source's offers moves the source's revision."""
-    state = [
-        (name, source.revision, source.is_stale(now)) for name, source in sorted(sources.items())
-    ]
+    state = [(name, source.revision, source.is_stale(now)) for name, source in sorted(sources.items())]
     asked = (request.META.get("QUERY_STRING", ""), request.headers.get("Accept", ""))
     digest = hashlib.sha256(repr((state, asked)).encode()).hexdigest()[:24]
     return f'W/"{digest}"'

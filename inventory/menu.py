@@ -27,7 +27,12 @@ def find(offer_id: str) -> Offer | None:
 
 
 def choose(
-    wanted: Criteria, *, now: datetime, exclude_offers: Sequence[str] = (), exclude_hosts: Sequence[str] = (), limit: int = 50
+    wanted: Criteria,
+    *,
+    now: datetime,
+    exclude_offers: Sequence[str] = (),
+    exclude_hosts: Sequence[str] = (),
+    limit: int = 50,
 ) -> list[Offer]:
     """The cheapest fitting offers, without those on which a launch has failed lately."""
     fitting = on_menu(wanted).exclude(pk__in=exclude_offers)

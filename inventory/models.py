@@ -85,7 +85,9 @@ class Source(models.Model):
 
     def is_stale(self, now: datetime) -> bool:
         """Older than two refreshes should ever leave it."""
-        return self.fetched_at is None or now - self.fetched_at > 2 * settings.INVENTORY_CACHE_TTL + timedelta(seconds=15)
+        return self.fetched_at is None or now - self.fetched_at > 2 * settings.INVENTORY_CACHE_TTL + timedelta(
+            seconds=15
+        )
 
 
 class Launch(models.Model):

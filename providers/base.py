@@ -18,7 +18,6 @@ from typing import Protocol, runtime_checkable
 
 from providers.money import micros
 
-
 # --- Values -----------------------------------------------------------------------------------------
 
 
@@ -282,5 +281,3 @@ class Provider(Protocol):
 
     def account(self) -> Account:
         """Whose key this is; also the cheapest check that the key works."""
-
-

@@ -34,7 +34,7 @@ _LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 _WAIT = """\
 trap '' HUP
 D=@DIRECTORY@
-umask 077
+umask 022
 mkdir -p "$D"
 [ -s "$D/deadline" ] || { echo @DEADLINE@ > "$D/deadline.boot" && mv "$D/deadline.boot" "$D/deadline"; }
 sh -c 'echo $PPID' > "$D/dead-man.pid"
@@ -98,9 +98,7 @@ def vastai_script(
     `CONTAINER_ID` and `CONTAINER_API_KEY`, which Vast.ai puts into each container.
     """
     script = f"(\n{_WAIT}{_DESTROY}) </dev/null >/dev/null 2>&1 &\n"
-    return _filled(script, deadline, directory, grace, tick, again).replace(
-        "@BASE@", quote(base_url.rstrip("/"))
-    )
+    return _filled(script, deadline, directory, grace, tick, again).replace("@BASE@", quote(base_url.rstrip("/")))
 
 
 def tensordock_script(

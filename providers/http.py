@@ -174,7 +174,7 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.provider!r})"
 
-    def read(self, call: Call) -> Answer:
+    def read(self, call: Call, *, attempts: int = READ_ATTEMPTS) -> Answer:
         """Ask something that changes nothing; asked again, a bounded number of times, where that may help.
 
         Raises:
@@ -182,7 +182,7 @@ class Client:
             NotUnderstood: a redirect.
         """
         left = LONGEST_WAIT
-        for attempt in range(1, READ_ATTEMPTS + 1):
+        for attempt in range(1, attempts + 1):
             try:
                 answer = self._paced(call)
                 trouble = self._trouble(call, answer, attempt)
@@ -193,7 +193,7 @@ class Client:
             except Unavailable as error:
                 trouble = error
             wait = _backoff(attempt, trouble.retry_after)
-            if attempt == READ_ATTEMPTS or wait > left:
+            if attempt == attempts or wait > left:
                 raise trouble
             left -= wait
             clock.sleep(wait)
@@ -282,9 +282,7 @@ class Client:
         except _CutOff as error:
             raise _CutOff(f"{self._what(call)}: {error}") from None
         if 300 <= response.status_code < 400:
-            raise NotUnderstood(
-                f"{self._what(call)} was redirected ({response.status_code}), which is not followed"
-            )
+            raise NotUnderstood(f"{self._what(call)} was redirected ({response.status_code}), which is not followed")
         return self._answer(response, raw)
 
     def _answer(self, response: requests.Response, raw: bytes) -> Answer:
@@ -292,7 +290,7 @@ class Client:
         text = one_line(self.redacted(raw[: 8 * TEXT_HEAD].decode("utf-8", "replace")))
         return Answer(
             status=response.status_code,
-            body=_parsed(raw),
+            body=parsed(raw),
             text=text,
             retry_after=_retry_after(response.headers.get("Retry-After")),
         )
@@ -353,7 +351,7 @@ def _retry_after(header: str | None) -> float | None:
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return 0.0
-    return float(max(0, min(value, int(_LONGEST_PENALTY))))
+    return min(max(float(value), 0.0), _LONGEST_PENALTY)
 
 
 # --- Bytes --------------------------------------------------------------------------------------------
@@ -374,7 +372,7 @@ def _read_body(response: requests.Response, *, deadline: float) -> bytes:
     return b"".join(chunks)
 
 
-def _parsed(raw: bytes) -> Any:
+def parsed(raw: bytes) -> Any:
     try:
         return json.loads(raw, parse_float=Decimal, parse_constant=_no_constant)
     except (ValueError, ArithmeticError, RecursionError):

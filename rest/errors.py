@@ -93,7 +93,7 @@ def _flatten(detail: Any, name: str = "") -> dict[str, list[str]]:
     if isinstance(detail, dict):
         flat: dict[str, list[str]] = {}
         for key, value in detail.items():
-            inner = name if key == NON_FIELD else f"{name}.{key}" if name else str(key)
+            inner = name if key == NON_FIELD or isinstance(key, int) else f"{name}.{key}" if name else str(key)
             for field, sentences in _flatten(value, inner).items():
                 flat.setdefault(field, []).extend(sentences)
         return flat
@@ -116,9 +116,7 @@ def _summary(fields: dict[str, list[str]]) -> str:
 # --- What Django answers before or after DRF has had its say ------------------------------------------
 
 
-def _answer(
-    request: HttpRequest, code: int, error_type: str, error: str
-) -> HttpResponse:
+def _answer(request: HttpRequest, code: int, error_type: str, error: str) -> HttpResponse:
     if request.path.startswith("/admin") and "text/html" in request.headers.get("Accept", ""):
         return render(request, "error.html", {"code": code, "error": error}, status=code)
     return JsonResponse(envelope(error_type, error), status=code)

@@ -42,9 +42,7 @@ class Query(Strict):
             if repeated:
                 raise serializers.ValidationError({name: [ONCE] for name in repeated})
             data = {
-                name: data.getlist(name)
-                if isinstance(self.fields.get(name), serializers.ListField)
-                else data[name]
+                name: data.getlist(name) if isinstance(self.fields.get(name), serializers.ListField) else data[name]
                 for name in data
                 if name not in FRAMEWORK_PARAMS
             }

@@ -14,9 +14,7 @@ def middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
     def refuse_what_is_too_big(request: HttpRequest) -> HttpResponse:
         length = request.headers.get("Content-Length") or "0"
         if length.isdigit() and int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            return JsonResponse(
-                envelope("request_too_large", "A request body may have at most 1 MiB."), status=413
-            )
+            return JsonResponse(envelope("request_too_large", "A request body may have at most 1 MiB."), status=413)
         return get_response(request)
 
     return refuse_what_is_too_big

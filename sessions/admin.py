@@ -84,7 +84,17 @@ def wording(action: Any) -> str:
 
 @admin.register(Session)
 class SessionAdmin(ReadOnly):
-    list_display = ["short_id", "consumer", "shown_status", "gpu", "provider", "hourly", "cost", "expires_at", "end_reason"]
+    list_display = [
+        "short_id",
+        "consumer",
+        "shown_status",
+        "gpu",
+        "provider",
+        "hourly",
+        "cost",
+        "expires_at",
+        "end_reason",
+    ]
     list_filter = ["status", "provider", "end_reason", "gpu_type"]
     search_fields = ["id", "consumer", "offer_id"]
     date_hierarchy = "created_at"
@@ -140,7 +150,9 @@ class SessionAdmin(ReadOnly):
             try:
                 extended = controller.extend(session.pk, timedelta(hours=1), clock.now(), actor=who)
             except controller.OverHardMaximum:
-                messages.error(request, f"{session.pk}: beyond the hard maximum; see manage.py extend_session --override.")
+                messages.error(
+                    request, f"{session.pk}: beyond the hard maximum; see manage.py extend_session --override."
+                )
             except Problem as problem:
                 messages.error(request, f"{session.pk}: {problem.detail}")
             else:
@@ -261,5 +273,3 @@ class EventAdmin(ReadOnly):
 @admin.register(Heartbeat)
 class HeartbeatAdmin(ReadOnly):
     list_display = ["name", "at", "note"]
-
-

@@ -35,9 +35,7 @@ IDEMPOTENCY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, 
 
 class SessionQuery(Paged):
     consumer_id = serializers.CharField(required=False, max_length=100)
-    status = serializers.ListField(
-        child=serializers.ChoiceField([status.value for status in Status]), required=False
-    )
+    status = serializers.ListField(child=serializers.ChoiceField([status.value for status in Status]), required=False)
     provider = serializers.CharField(required=False, max_length=40)
 
 
@@ -258,5 +256,3 @@ class SshKey(APIView):
         session = find(request, pk)
         controller.forget_key(session, clock.now(), actor=actor(request))
         return Response(status=204)
-
-

@@ -274,8 +274,10 @@ def _extend_rows(session: Session, reservation: timedelta, additional: timedelta
 def forget_key(session: Session, now: datetime, *, actor: str = "") -> None:
     """Erase the consumer's private key: it is acknowledged. Done twice it is no error."""
     with transaction.atomic():
-        if Session.objects.filter(pk=session.pk).exclude(ssh_private_key="").update(
-            ssh_private_key="", ssh_key_until=None
+        if (
+            Session.objects.filter(pk=session.pk)
+            .exclude(ssh_private_key="")
+            .update(ssh_private_key="", ssh_key_until=None)
         ):
             tell("ssh_key_erased", "The private key is erased here.", now, session=session, actor=actor)
 
@@ -467,9 +469,7 @@ def _end_by(row: Instance, action: lifecycle.End, provider: Provider | None, now
 def _learn_from(row: Instance, reason: Reason, now: datetime) -> None:
     """A launch that came to nothing lowers the confidence in its offer and its host."""
     if reason in lifecycle.RETRYABLE and row.verified_at is None and row.quote_id:
-        menu.record_attempt(
-            provider=row.provider, provider_id=row.quote_id, host=row.host, success=False, now=now
-        )
+        menu.record_attempt(provider=row.provider, provider_id=row.quote_id, host=row.host, success=False, now=now)
 
 
 def _conclude(row: Instance, action: lifecycle.Conclude, provider: Provider | None, now: datetime) -> None:
@@ -524,9 +524,7 @@ def _look_up(row: Instance, action: lifecycle.LookUp, provider: Provider, now: d
         Instance.objects.filter(pk=row.pk).filter(Q(denied_at=None) | Q(denied_at__lt=now)).update(denied_at=now)
         _told(row, "machine_denied", f"{row.provider} knows no machine {row.machine_id}.", now)
     else:
-        Instance.objects.filter(pk=row.pk).filter(Q(seen_at=None) | Q(seen_at__lt=now)).update(
-            seen_at=now, misses=0
-        )
+        Instance.objects.filter(pk=row.pk).filter(Q(seen_at=None) | Q(seen_at__lt=now)).update(seen_at=now, misses=0)
     look_again(row, now)
     wake.instance(row.pk, ending=True)
 
@@ -773,9 +771,7 @@ def _session_wait(session: Session, action: lifecycle.Wait, instances: list[Inst
     look_again(session, action.until)
 
 
-def _open_attempt(
-    session: Session, action: lifecycle.OpenAttempt, instances: list[Instance], now: datetime
-) -> None:
+def _open_attempt(session: Session, action: lifecycle.OpenAttempt, instances: list[Instance], now: datetime) -> None:
     offer = _offer_for(session, instances, now)
     if offer is None:
         wish_end(session.pk, Reason.NO_OFFER, now, note="no fitting offer is left on the menu")
@@ -818,7 +814,6 @@ def _offer_for(session: Session, instances: list[Instance], now: datetime) -> Of
     return menu.next_fitting(
         session.criteria, scope=session.retry_scope, gpu_type=session.gpu_type, gpu_count=session.gpu_count,
         vram_gb=session.vram_gb, disk_gb=session.disk_gb, max_price=session.max_price,
-        provider=session.criteria.get("provider"),
         exclude_offers=[*tried, *busy.values_list("offer_id", flat=True)],
         exclude_hosts=[row.host for row in instances if row.host], now=now,
     )  # fmt: skip
@@ -863,16 +858,12 @@ def _hand_over(session: Session, action: lifecycle.HandOver, instances: list[Ins
               running_at=now, due_at=session.expires_at)  # fmt: skip
 
 
-def _end_session(
-    session: Session, action: lifecycle.EndSession, instances: list[Instance], now: datetime
-) -> None:
+def _end_session(session: Session, action: lifecycle.EndSession, instances: list[Instance], now: datetime) -> None:
     note = instances[-1].end_note if instances and action.reason not in lifecycle.GOOD_ENDS else ""
     wish_end(session.pk, action.reason, now, note=note)
 
 
-def _tell_instances(
-    session: Session, action: lifecycle.EndInstances, instances: list[Instance], now: datetime
-) -> None:
+def _tell_instances(session: Session, action: lifecycle.EndInstances, instances: list[Instance], now: datetime) -> None:
     with transaction.atomic():
         _end_instances(session, Reason(session.end_reason), now)
     look_again(session, now + AFTER_TROUBLE)
@@ -883,9 +874,7 @@ def _close(session: Session, action: lifecycle.Close, instances: list[Instance],
               "Everything that was made for it is proven gone.", stopped_at=now, due_at=None)  # fmt: skip
 
 
-_PERFORM_SESSION: dict[
-    type[lifecycle.SessionAction], Callable[[Session, Any, list[Instance], datetime], None]
-] = {
+_PERFORM_SESSION: dict[type[lifecycle.SessionAction], Callable[[Session, Any, list[Instance], datetime], None]] = {
     lifecycle.Wait: _session_wait,
     lifecycle.OpenAttempt: _open_attempt,
     lifecycle.HandOver: _hand_over,

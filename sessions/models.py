@@ -117,9 +117,7 @@ class Session(Due):
 
 class Instance(Due):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    session = models.ForeignKey(
-        Session, null=True, blank=True, on_delete=models.PROTECT, related_name="instances"
-    )
+    session = models.ForeignKey(Session, null=True, blank=True, on_delete=models.PROTECT, related_name="instances")
     provider = models.CharField(max_length=40)
     account = models.CharField(max_length=100, blank=True, help_text="The provider's id of the account.")
     tag = models.CharField(max_length=60, db_index=True)
@@ -190,9 +188,7 @@ class Instance(Due):
         indexes = [models.Index(fields=["provider", "state"])]
         constraints = [
             # One create for one tag. A second machine that bears it was found, not asked for.
-            models.UniqueConstraint(
-                fields=["tag"], condition=Q(adopted_at__isnull=True), name="one_create_per_tag"
-            ),
+            models.UniqueConstraint(fields=["tag"], condition=Q(adopted_at__isnull=True), name="one_create_per_tag"),
             models.UniqueConstraint(
                 fields=["provider", "account", "machine_id"],
                 condition=~Q(machine_id=""),

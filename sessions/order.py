@@ -15,6 +15,7 @@ from django.conf import settings
 from rest_framework import exceptions, serializers
 
 from inventory import menu
+from inventory.api import Bounds
 from inventory.models import Offer
 from providers import registry
 from providers.base import Traits
@@ -25,7 +26,6 @@ from rest.params import number
 from sessions import ssh
 from sessions.lifecycle import LIVE
 from sessions.models import Session
-from inventory.api import Bounds
 
 DEFAULT_DISK_GB = 50
 MAX_ENV = 64

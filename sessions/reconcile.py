@@ -105,9 +105,7 @@ def _blind(account: Account, error: ProviderError, now: datetime) -> Outcome:
     return Outcome(error=str(error))
 
 
-def _record(
-    account: Account, identity: str, traits: Traits, machines: Sequence[Machine], began: datetime
-) -> Outcome:
+def _record(account: Account, identity: str, traits: Traits, machines: Sequence[Machine], began: datetime) -> Outcome:
     """Rows are read after the listing began, so a machine that is listed has its row in sight."""
     outcome = Outcome(complete=True, listed=len(machines))
     with transaction.atomic():
@@ -225,9 +223,7 @@ def _reprice(row: Instance, machine: Machine, traits: Traits, began: datetime) -
     Instance.objects.filter(pk=row.pk).update(price_parts=controller.parts_json(parts))
     row.price_parts = controller.parts_json(parts)
     controller.meter(row, began, parts)
-    controller.tell(
-        "price_changed", f"It now costs {parts.total / 1_000_000:.4f} USD/h.", began, instance=row
-    )
+    controller.tell("price_changed", f"It now costs {parts.total / 1_000_000:.4f} USD/h.", began, instance=row)
 
 
 def billed(price: PriceParts, state: MachineState, traits: Traits) -> PriceParts:
@@ -385,9 +381,7 @@ def _finish(account: Account, identity: str, machines: Sequence[Machine], began:
 
 def _pause(provider: str, now: datetime) -> timedelta:
     """How long until the next listing: the calls grow with the providers, not with the sessions."""
-    in_flight = Instance.objects.filter(
-        provider=provider, state__in=(State.LAUNCHING, State.BOOTING, State.DESTROYING)
-    )
+    in_flight = Instance.objects.filter(provider=provider, state__in=(State.LAUNCHING, State.BOOTING, State.DESTROYING))
     missing = Instance.objects.filter(provider=provider, state=State.RUNNING, misses__gt=0)
     if in_flight.filter(state_since__gt=now - YOUNG).exists() or missing.exists():
         return min(FAST, settings.RECONCILIATION_INTERVAL)

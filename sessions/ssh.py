@@ -54,9 +54,7 @@ class Visit:
 
 
 class Runner(Protocol):
-    def run(
-        self, target: SshTarget, private_key: str, commands: Sequence[str], host_key: str
-    ) -> Visit: ...
+    def run(self, target: SshTarget, private_key: str, commands: Sequence[str], host_key: str) -> Visit: ...
 
 
 class ParamikoRunner:
@@ -132,11 +130,7 @@ def make_key_pair(comment: str) -> tuple[str, str]:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     ).decode()
-    public = (
-        key.public_key()
-        .public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        .decode()
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
     return private, f"{public} {comment}"
 
 

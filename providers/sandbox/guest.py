@@ -26,9 +26,11 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from providers import deadman
 from providers.sandbox import shell
 from providers.sandbox.shell import Result
 
+DEAD_MAN_PID = 412  # any number
 DIRECTORIES = frozenset(
     {"/", "/etc", "/home", "/proc", "/root", "/run", "/tmp", "/var", "/var/lib", "/workspace"}  # noqa: S108
 )
@@ -79,6 +81,18 @@ class Guest:
     def reads_stdin(self, command: str) -> bool:
         """Whether `run` has to be given the input first; what does not read it must not wait for its end."""
         return shell.reads_stdin(command)
+
+    def start_dead_man(self, deadline: int) -> None:
+        """Put there what the dead man's switch keeps on a machine while it runs. `deadline`: unix seconds.
+
+        When it acts is for the owner of the machine to work out, from `files[deadman.DEADLINE_FILE]`.
+        """
+        self.make_directory(f"/proc/{DEAD_MAN_PID}")
+        self.files |= {deadman.DEADLINE_FILE: f"{deadline}\n", deadman.PID_FILE: f"{DEAD_MAN_PID}\n"}
+
+    def stop_dead_man(self) -> None:
+        """The switch dies; its files stay, as they would."""
+        self.directories.discard(f"/proc/{DEAD_MAN_PID}")
 
     def home(self, user: str) -> str:
         return "/root" if user == "root" else f"/home/{user}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import secrets
 import socket
@@ -36,8 +37,11 @@ HOST = "127.0.0.1"  # a stand-in with made-up keys has no business on a network
 BANNER = "SSH-2.0-OpenSSH_9.6"
 # How long `stop` waits for each thread after it closed that thread's socket. None should take this long.
 END_TIMEOUT = 5.0
+# paramiko tells of every visitor who hangs up early, with a traceback; only who asks shall hear it.
+LOG = "providers.sandbox.ssh"
+logging.getLogger(LOG).addHandler(logging.NullHandler())
 # SO_LINGER on, zero seconds: close() resets the connection instead of ending it politely.
-_RESET = struct.pack("ii", 1, 0)
+RESET = struct.pack("ii", 1, 0)
 
 Lock = AbstractContextManager[object]
 
@@ -135,7 +139,7 @@ class _Connection(threading.Thread):
             case "open" | "no_auth":
                 self._serve(deaf=door == "no_auth")
             case "refused":
-                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             case "closed":
                 self._client.sendall(f"{BANNER}\r\n".encode())
             case "timeout":
@@ -147,6 +151,7 @@ class _Connection(threading.Thread):
     def _serve(self, *, deaf: bool) -> None:
         self._transport = transport = paramiko.Transport(self._client)
         transport.local_version = BANNER
+        transport.set_log_channel(LOG)
         transport.add_server_key(self._server.key)
         transport.set_subsystem_handler("sftp", _Sftp, _Files)
         visitor = _Visitor(self._server.guest, self._server.lock, transport, deaf=deaf)
@@ -220,8 +225,8 @@ class _Visitor(paramiko.ServerInterface):
             thread.join(END_TIMEOUT)
 
     def _begin(self, channel: paramiko.Channel, work: Callable[[], int]) -> None:
-        thread = threading.Thread(target=self._work, args=(channel, work), daemon=True)
-        self._threads.append(thread)
+        thread = threading.Thread(target=self._work, args=(channel, work), name="sandbox-ssh-work", daemon=True)
+        self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
         thread.start()
 
     def _work(self, channel: paramiko.Channel, work: Callable[[], int]) -> None:

@@ -215,14 +215,11 @@ def test_a_file_is_moved_over_another(guest: Guest) -> None:
 # --- The dead man's switch ----------------------------------------------------------------------------
 
 DEADLINE = datetime(2026, 9, 1, 12, tzinfo=UTC)
-FOLDER = "/var/lib/gpu-shopper"  # part of what is on machines already rented, so it is written out here
 
 
 @pytest.fixture
 def armed_guest(guest: Guest) -> Guest:
-    """As the switch leaves it while it runs."""
-    guest.files |= {f"{FOLDER}/deadline": f"{DEADLINE.timestamp():.0f}\n", f"{FOLDER}/dead-man.pid": "412\n"}
-    guest.make_directory("/proc/412")
+    guest.start_dead_man(int(DEADLINE.timestamp()))
     return guest
 
 
@@ -243,6 +240,11 @@ def test_a_machine_without_a_switch_has_none_and_gets_none(guest: Guest) -> None
     assert deadline(guest) is None
     assert guest.run("root", deadman.rearm_command(DEADLINE)).exit_status == 1
     assert deadline(guest) is None
+
+
+def test_a_dead_switch_is_not_taken_for_a_live_one(armed_guest: Guest) -> None:
+    armed_guest.stop_dead_man()
+    assert deadline(armed_guest) is None
 
 
 def test_a_full_disk_leaves_the_old_deadline(armed_guest: Guest) -> None:

@@ -80,7 +80,11 @@ def key_findings() -> Iterator[Finding]:
         yield ILL, f"provider {name}: {problem}", ""
     if not registry.all():
         what = "the sandbox is used" if settings.SANDBOX else "nothing can be rented"
-        yield DOUBTFUL, f"no provider key is set: {what}", "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real."
+        yield (
+            DOUBTFUL,
+            f"no provider key is set: {what}",
+            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real.",
+        )
 
 
 def provider_findings(provider: Provider) -> Iterator[Finding]:

@@ -66,13 +66,18 @@ class Command(BaseCommand):
     def _show(self, name: str, findings: list[Finding]) -> int:
         for finding in findings:
             machine = finding.machine
-            self.stdout.write(f"{name:<12} {machine.id:<38} {finding.verdict:<8} {machine.label or '-':<60} {finding.why}")
+            self.stdout.write(
+                f"{name:<12} {machine.id:<38} {finding.verdict:<8} {machine.label or '-':<60} {finding.why}"
+            )
         return len(findings)
 
     def _execute(self, name: str, orphans: list[Finding], options: dict[str, Any]) -> None:
         if not orphans:
             return
-        if not options["force"] and input(f"Type 'destroy {len(orphans)}' to go on: ").strip() != f"destroy {len(orphans)}":
+        if (
+            not options["force"]
+            and input(f"Type 'destroy {len(orphans)}' to go on: ").strip() != f"destroy {len(orphans)}"
+        ):
             raise CommandError("Nothing was destroyed.")
         for finding in orphans:
             reconcile.adopt_by_hand(name, finding.machine, clock.now(), actor=ACTOR)
@@ -101,7 +106,11 @@ def findings_of(provider: Provider) -> list[Finding]:
 
 def _finding(machine: Machine, row: Instance | None) -> Finding | None:
     if row is not None and row.state in ALIVE:
-        return None if row.session_id or row.adopted_at is None else Finding(machine, "orphan", "adopted, without a session")
+        return (
+            None
+            if row.session_id or row.adopted_at is None
+            else Finding(machine, "orphan", "adopted, without a session")
+        )
     if row is not None and row.state == State.DESTROYING:
         return Finding(machine, "leaving", f"being destroyed since {row.state_since:%H:%M:%S}, asked {row.asks} times")
     reading = tag.read(machine.label, settings.DEPLOYMENT_ID, settings.TAG_KEYS)

@@ -24,7 +24,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("sessions", nargs="*", metavar="SESSION", help="ids of sessions")
-        parser.add_argument("--all", action="store_true", help="every session that is not over, and every adopted machine")
+        parser.add_argument(
+            "--all", action="store_true", help="every session that is not over, and every adopted machine"
+        )
         parser.add_argument("--provider", help="only there (with --all)")
         parser.add_argument("--wait", type=float, default=600, help="seconds; 0: only record the wish (default 600)")
         parser.add_argument("--yes", action="store_true", help="do not ask")

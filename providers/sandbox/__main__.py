@@ -1,0 +1,5 @@
+"""`python -m providers.sandbox`."""
+
+from providers.sandbox.server import main
+
+main()
