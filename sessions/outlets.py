@@ -25,6 +25,12 @@ metered: list[Callable[[Instance, datetime, PriceParts | None], None]] = []
 # An event has been written.
 told: list[Callable[[Event], None]] = []
 
+# A complete listing of the provider's account, begun at that instant, has been written down.
+each_listing: list[Callable[[str, datetime], None]] = []
+
+# An engine has done a round, at most once a tick: for periodic work that must not depend on the broker.
+each_round: list[Callable[[datetime], None]] = []
+
 
 def _nobody_counts(sessions: Sequence[UUID], now: datetime) -> Mapping[UUID, int]:
     return {}
