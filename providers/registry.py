@@ -6,12 +6,14 @@ fails to load, or whose key can't be right, is a problem with a sentence, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import Any
 
 from providers.base import Provider
+from providers.http import Pacer
 
 GROUP = "gpu_shopper.providers"
 
@@ -22,12 +24,12 @@ class Loaded:
     problems: dict[str, str] = field(default_factory=dict)  # by the adapter's name; each a sentence for a person
 
 
-def load(env: Mapping[str, str]) -> Loaded:
-    """Every adapter whose key is in `env`."""
+def load(env: Mapping[str, str], *, pacer: Pacer | None = None) -> Loaded:
+    """Every adapter whose key is in `env`. `pacer` goes to those that take one; None: each paces itself."""
     loaded = Loaded()
     for name, find in _factories():
         try:
-            provider = find().from_env(env)
+            provider = _made(find().from_env, env, pacer)
         except Exception as error:  # A plug-in may raise anything; it must not take the service with it.
             loaded.problems[name] = _sentence(error)
             continue
@@ -38,6 +40,12 @@ def load(env: Mapping[str, str]) -> Loaded:
         else:
             loaded.providers[provider.name] = provider
     return loaded
+
+
+def _made(from_env: Callable[..., Provider | None], env: Mapping[str, str], pacer: Pacer | None) -> Provider | None:
+    if pacer is not None and "pacer" in signature(from_env).parameters:
+        return from_env(env, pacer=pacer)
+    return from_env(env)
 
 
 def _sentence(error: Exception) -> str:
