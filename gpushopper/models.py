@@ -12,6 +12,7 @@ from datetime import datetime
 
 from django.core.validators import RegexValidator
 from django.db import models
+from django.db.models import Q
 
 from providers import clock
 from rest.access import CONSUMER_NAME, CONSUMER_NAME_RULE
@@ -70,3 +71,35 @@ def make_key(consumer: Consumer, role: str = ApiKey.Role.CONSUMER) -> tuple[ApiK
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Alarm(models.Model):
+    """Something that needed a person, from when it was noticed until it was over.
+
+    The row is what makes an alarm ring once, however many processes look: one open row for each subject.
+    """
+
+    name = models.CharField(max_length=40)
+    subject = models.CharField(max_length=200, help_text="What it is about: a provider, a machine, an engine.")
+    text = models.CharField(max_length=1000)
+    raised_at = models.DateTimeField(db_index=True)
+    over_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-raised_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["name", "subject"], condition=Q(over_at=None), name="one_open_alarm"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name.replace('_', ' ')}: {self.subject}"
+
+
+class Pace(models.Model):
+    """When the next call of one provider key, method and route may be sent (see `gpushopper.pacing`)."""
+
+    key = models.CharField(max_length=300, primary_key=True)
+    free_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.key} from {self.free_at:%H:%M:%S}"

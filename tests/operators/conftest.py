@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.sessions.conftest import engine, guests, no_messages, provider
+
+__all__ = ["engine", "guests", "no_messages", "provider"]
