@@ -37,8 +37,24 @@ if _database["ENGINE"].endswith("sqlite3"):
     if not _database_url or ":memory:" not in _database_url:
         Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
 else:
-    _database.setdefault("CONN_MAX_AGE", 60)
+    # Each thread of a web or worker process keeps its connection for a minute, and looks whether it still
+    # lives before it uses it again: a database that restarts costs the work of that moment only.
+    _database["CONN_MAX_AGE"] = 60
     _database["CONN_HEALTH_CHECKS"] = True
+    # Nothing waits for ever: whatever the database does not do in time comes back as a due row.
+    _limits = {
+        "statement_timeout": env.duration("DATABASE_STATEMENT_TIMEOUT", "30s", most="1d"),  # 0: none, to migrate
+        "lock_timeout": timedelta(seconds=10),
+        "idle_in_transaction_session_timeout": timedelta(seconds=60),
+    }
+    _database["OPTIONS"] = {
+        "connect_timeout": 5,
+        "application_name": "gpu-shopper",
+        "options": " ".join(f"-c {name}={round(span.total_seconds() * 1000)}" for name, span in _limits.items()),
+        # A host that vanished is noticed within 25 s instead of two hours.
+        **{"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000},
+        **_database.get("OPTIONS", {}),
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CELERY_BROKER_URL = env.text("CELERY_BROKER_URL") or env.text("REDIS_URL") or "memory://"
@@ -95,15 +111,21 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+# No STATIC_ROOT: WhiteNoise serves the files from the packages that bring them, so there is no step of
+# collecting that could be forgotten, and nothing is written.
 STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 WHITENOISE_USE_FINDERS = True
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
-_https = env.boolean("HTTPS", False)
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
+# Behind a proxy that ends TLS and sets X-Forwarded-Proto itself (docs/operating.md).
+HTTPS = env.boolean("HTTPS", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_REDIRECT_EXEMPT = [r"^health/?$", r"^ready/?$", r"^metrics/?$"]  # Monitors come from inside, past the proxy.
+SECURE_HSTS_SECONDS = round(env.duration("HSTS", "30d", most="730d").total_seconds()) if HTTPS else 0
+# What holds for the other names of the domain, and for browsers' preload lists, its owner decides.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())
 
 INSTALLED_APPS = [
@@ -161,6 +183,8 @@ UNFOLD = {
     "SITE_HEADER": "GPU Shopper",
     "SITE_SYMBOL": "shopping_cart",
     "DASHBOARD_CALLBACK": "gpushopper.dashboard.context",
+    "GLOBAL_CALLBACK": "gpushopper.dashboard.every_page",
+    "SIDEBAR": {"navigation": "gpushopper.dashboard.navigation"},
 }
 
 # --- The API -----------------------------------------------------------------------------------------------
@@ -226,6 +250,7 @@ BEAT = {
     "wake whatever is due": ("sessions.tasks.tick", TICK),
     "refresh the menu": ("inventory.tasks.tick", timedelta(seconds=5)),
     "count and watch the money": ("costs.tasks.tick", timedelta(seconds=15)),
+    "ring and end the alarms": ("gpushopper.tasks.tick", timedelta(seconds=10)),
 }
 CELERY_BEAT_SCHEDULE = {
     name: {"task": task, "schedule": _every(interval), "options": {"expires": interval.total_seconds()}}
