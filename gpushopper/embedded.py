@@ -10,20 +10,23 @@ import fcntl
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from celery.beat import EmbeddedService
 from celery.worker import WorkController
 from django.conf import settings
 from django.core.management import call_command
+from waitress import wasyncore
 from waitress.server import create_server
 
 from gpushopper import wiring
 from gpushopper.celery import app
-from gpushopper.wsgi import application
 from sessions import engine
 
 log = logging.getLogger(__name__)
@@ -31,10 +34,20 @@ log = logging.getLogger(__name__)
 WEB_THREADS = 8
 WORKER_THREADS = 12
 STOP_WITHIN = 20.0
+# How soon the web server notices that it is to stop, and how long it goes on sending what is answered already.
+WEB_POLL, WEB_FLUSH = 0.5, 2.0  # seconds
 
 
-class AlreadyRunning(RuntimeError):
+class CannotStart(RuntimeError):
+    """The sentence says why, and what to do."""
+
+
+class AlreadyRunning(CannotStart):
     """Another process serves this data folder."""
+
+
+class PortTaken(CannotStart):
+    """Another program has the port, or the address is not one of this computer's."""
 
 
 @contextmanager
@@ -55,10 +68,16 @@ def _lock(lock: IO[str]) -> None:
         ) from error
 
 
-def serve(stop: threading.Event) -> None:
-    """Run until `stop` is set, then end in order: no new requests, then no new work."""
+def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web: None) -> None:
+    """Run until `stop` is set, then end in order: no new requests, then no new work.
+
+    Raises:
+        CannotStart: before anything was begun.
+    """
     with ExitStack() as running:
         running.enter_context(only_one())
+        web = listen(_application(), settings.SERVER_HOST, settings.SERVER_PORT)
+        running.callback(web.close)
         call_command("migrate", interactive=False, verbosity=0)
         if settings.SANDBOX:
             running.enter_context(wiring.sandbox())
@@ -66,15 +85,19 @@ def serve(stop: threading.Event) -> None:
         running.enter_context(beat())
         if settings.GUARDIAN:
             running.enter_context(guardian())
-        running.enter_context(web())
-        log.info("serving on http://%s:%d/", settings.SERVER_HOST, settings.SERVER_PORT)
+        running.enter_context(answering(web))
+        on_serving(web)
         stop.wait()
         log.info("stopping; every session goes on, and is taken up again at the next start")
 
 
 def stop_on_signals(stop: threading.Event) -> None:
+    """The first signal ends in order; a second one at once, which loses nothing but messages."""
+
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
@@ -98,7 +121,7 @@ def worker() -> Iterator[None]:
 @contextmanager
 def beat() -> Iterator[None]:
     # Without `scheduler_cls` the embedded service would keep its schedule in files in the working folder.
-    service = EmbeddedService(app, thread=True, scheduler_cls=settings.CELERY_BEAT_SCHEDULER)
+    service: Any = EmbeddedService(app, thread=True, scheduler_cls=settings.CELERY_BEAT_SCHEDULER)
     service.daemon = True
     service.start()
     try:
@@ -119,15 +142,71 @@ def guardian() -> Iterator[None]:
         thread.join(STOP_WITHIN)
 
 
+# --- The web server --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Web:
+    """A server whose port is open; callers wait in the line until it is `answering`."""
+
+    server: Any
+    sockets: dict[int, Any]
+    host: str
+    port: int
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def run(self) -> None:
+        """Waitress' own `run` can't be ended from another thread without breaking its sockets."""
+        while not self.stop.is_set():
+            self._turn(WEB_POLL)
+        self.server.task_dispatcher.shutdown()
+        end = time.monotonic() + WEB_FLUSH
+        while self._unsent() and time.monotonic() < end:
+            self._turn(0.1)
+
+    def _turn(self, seconds: float) -> None:
+        wasyncore.loop(timeout=seconds, use_poll=True, map=self.sockets, count=1)
+
+    def _unsent(self) -> bool:
+        return any(getattr(one, "total_outbufs_len", 0) for one in list(self.sockets.values()))
+
+    def close(self) -> None:
+        wasyncore.close_all(self.sockets)
+
+
+def listen(application: Any, host: str, port: int, threads: int = WEB_THREADS) -> Web:
+    """Open the port; 0 takes a free one. Raises PortTaken."""
+    sockets: dict[int, Any] = {}
+    try:
+        server = create_server(application, map=sockets, host=host, port=port, threads=threads, ident=None)
+    except (OSError, ValueError) as error:
+        wasyncore.close_all(sockets)
+        raise PortTaken(
+            f"{host}:{port} can't be had ({getattr(error, 'strerror', None) or error}); "
+            f"stop the program that has it, or take another port: SERVER_PORT={port + 1} or --port {port + 1}"
+        ) from error
+    listening = getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
+    return Web(server, sockets, host, int(listening[0][1]))
+
+
 @contextmanager
-def web() -> Iterator[None]:
-    server = create_server(
-        application, host=settings.SERVER_HOST, port=settings.SERVER_PORT, threads=WEB_THREADS, ident=None,
-    )  # fmt: skip
-    thread = threading.Thread(target=server.run, name="web", daemon=True)
+def answering(web: Web) -> Iterator[None]:
+    thread = threading.Thread(target=web.run, name="web", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        server.close()
+        web.stop.set()
         thread.join(STOP_WITHIN)
+
+
+def _application() -> Any:
+    with warnings.catch_warnings():
+        # Collected static files are for production; here they are served from where they are installed.
+        warnings.filterwarnings("ignore", "No directory at")
+        from gpushopper.wsgi import application
+    return application

@@ -11,6 +11,15 @@ from django.core.management.base import BaseCommand, CommandError
 
 from gpushopper import embedded
 
+SERVING = """\
+GPU Shopper is at {url}/{sandbox}
+  API      {url}/api/v1/docs
+  Admin    {url}/admin/        a login: python manage.py createsuperuser
+  A key    python manage.py create_consumer NAME
+  Stop     Ctrl-C; every session goes on, and is taken up again at the next start
+"""
+IN_THE_SANDBOX = "  on its sandbox: nothing real is rented, nothing costs money"
+
 
 class Command(BaseCommand):
     help = "Web, worker, beat and guardian in one process, with SQLite and no broker to install."
@@ -26,10 +35,15 @@ class Command(BaseCommand):
                 "of their own: see docker-compose.yml. Unset it to run everything in this process."
             )
         settings.SERVER_HOST = options["host"] or settings.SERVER_HOST
-        settings.SERVER_PORT = options["port"] or settings.SERVER_PORT
+        if options["port"] is not None:
+            settings.SERVER_PORT = options["port"]
         stop = threading.Event()
         embedded.stop_on_signals(stop)
         try:
-            embedded.serve(stop)
-        except (embedded.AlreadyRunning, OSError) as error:
-            raise CommandError(f"The service can't start: {error}") from error
+            embedded.serve(stop, self._announce)
+        except embedded.CannotStart as error:
+            raise CommandError(f"The service can't start: {error}.") from error
+
+    def _announce(self, web: embedded.Web) -> None:
+        self.stdout.write(SERVING.format(url=web.url, sandbox=IN_THE_SANDBOX if settings.SANDBOX else ""))
+        self.stdout.flush()
