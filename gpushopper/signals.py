@@ -6,6 +6,7 @@ Figures that have to be right across processes and restarts are read from rows a
 from __future__ import annotations
 
 import hmac
+import os
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -16,7 +17,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from drf_spectacular.utils import extend_schema
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -134,7 +135,16 @@ def metrics(request: HttpRequest) -> HttpResponse:
         return answer
     ours = CollectorRegistry()
     ours.register(figures.Figures(clock.now()))
-    return HttpResponse(generate_latest(ours) + generate_latest(REGISTRY), content_type=CONTENT_TYPE_LATEST)
+    return HttpResponse(generate_latest(ours) + generate_latest(_requests()), content_type=CONTENT_TYPE_LATEST)
+
+
+def _requests() -> CollectorRegistry:
+    """The figures of requests: this process's, or those of all web processes that share a folder for them."""
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return REGISTRY
+    together = CollectorRegistry()
+    multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    return together
 
 
 def _may_read(request: HttpRequest) -> bool:
@@ -170,7 +180,7 @@ class Providers(APIView):
 
 
 def _providers(now: datetime) -> Iterator[dict[str, Any]]:
-    from sessions.controller import closed_gate
+    from sessions import gates
 
     accounts = {account.provider: account for account in Account.objects.all()}
     sources = {source.provider: source for source in Source.objects.all()}
@@ -185,7 +195,7 @@ def _providers(now: datetime) -> Iterator[dict[str, Any]]:
             "last_complete_listing": instant(account.looked_at if account else None),
             "machines_listed": account.listed if account else 0,
             "rate_limited_until": instant(limited),
-            "creates_stopped": closed_gate(name, now) if name in enabled else "no key is configured",
+            "creates_stopped": gates.closed(name, now) if name in enabled else "no key is configured",
             "last_error": (account.error if account else "") or (source.error if source else ""),
         }
 

@@ -10,23 +10,40 @@ import structlog
 from django.conf import settings
 
 from providers import registry
-from sessions import controller, outlets
+from providers.http import Pacer
+from sessions import outlets, rows
 from sessions.models import Session
 
 
 def connect() -> None:
-    from costs import ledger
+    from costs import budgets, ledger, webhooks
+    from gpushopper import alarms, heartbeat
     from providers import http
 
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars],
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    registry.use(registry.load(settings.PROVIDER_ENV).providers)
+    registry.use(registry.load(settings.PROVIDER_ENV, pacer=_pacer()).providers)
     http.observers.append(count_error)
     if enrol not in outlets.before_commitment:
         outlets.before_commitment.append(enrol)
+    if alarms.raise_new not in outlets.each_round:
+        outlets.each_round.append(alarms.raise_new)
+    if heartbeat.ping not in outlets.each_listing:
+        outlets.each_listing.append(heartbeat.ping)
     ledger.connect()
+    budgets.connect(is_consumer)
+    webhooks.connect()
+
+
+def _pacer() -> Pacer | None:
+    """Several processes on one key share their pace; a single one keeps its own."""
+    from gpushopper.pacing import SharedPacer
+
+    if settings.EMBEDDED or settings.PROVIDER_ENV.get("PROVIDER_PACING") == "off":
+        return None
+    return SharedPacer()
 
 
 def enrol(session: Session, now: datetime) -> None:
@@ -36,10 +53,16 @@ def enrol(session: Session, now: datetime) -> None:
     Consumer.objects.get_or_create(name=session.consumer)
 
 
+def is_consumer(name: str) -> bool:
+    from gpushopper.models import Consumer
+
+    return Consumer.objects.filter(name=name).exists()
+
+
 def count_error(provider: str, operation: str, outcome: str, seconds: float) -> None:
     """Errors of provider calls are counted in rows, so that the figure is right across processes."""
     if outcome != "ok":
-        controller.count("provider_api_errors", f"{provider}/{operation}")
+        rows.count("provider_api_errors", f"{provider}/{operation}")
 
 
 @contextmanager

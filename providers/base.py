@@ -168,6 +168,7 @@ class Traits:
     min_disk_gb: int = 0
     disk_step_gb: int = 1
     can_relabel: bool = False
+    can_attach: bool = False  # keys can be added to a machine that is there
     takes_image: bool = True
     takes_template: bool = False
     takes_env: bool = False

@@ -24,6 +24,7 @@ from sessions import controller, replies, shapes
 from sessions.lifecycle import LIVE, OVER, Reason, Status
 from sessions.models import Event, Session
 from sessions.order import Order, read_order
+from sessions.rows import tell
 
 KEY_KEPT = timedelta(hours=24)
 
@@ -240,7 +241,7 @@ class SshKey(APIView):
         session, now = find(request, pk), clock.now()
         if not session.ssh_private_key or session.ssh_key_until is None or session.ssh_key_until <= now:
             raise Problem("key_gone", "This session's private key is not kept any more.", status_code=410)
-        controller.tell("ssh_key_read", "The private key was read.", now, session=session, actor=actor(request))
+        tell("ssh_key_read", "The private key was read.", now, session=session, actor=actor(request))
         return Response(
             {
                 "session_id": str(session.pk),

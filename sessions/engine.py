@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 from providers import clock, registry
-from sessions import controller, reconcile, wake
+from sessions import lives, machines, outlets, reconcile, rows, wake
 from sessions.lifecycle import State
 from sessions.models import Account, Heartbeat, Instance, Session
 
@@ -50,11 +50,11 @@ def step_instance(pk: str) -> None:
         return
     with _seat(provider) as taken:
         if taken:
-            controller.advance_instance(pk)
+            machines.advance_instance(pk)
 
 
 def step_session(pk: str) -> None:
-    controller.advance_session(pk)
+    lives.advance_session(pk)
 
 
 def step_listing(provider: str) -> None:
@@ -69,18 +69,28 @@ def beat(name: str, now: datetime, note: str = "") -> None:
 def wake_due(name: str) -> int:
     """Send a message for each due row; returns how many."""
     now = clock.now()
-    beat(name, now)
-    ensure_accounts(now)
-    accounts = controller.due(Account, now)
-    sessions = controller.due(Session, now)
-    instances = controller.due(Instance, now)
-    for row in sorted(instances, key=lambda row: row.state != State.DESTROYING):
+    begin_round(name, now)
+    accounts = rows.due(Account, now)
+    instances = rows.due_instances(now)
+    sessions = rows.due(Session, now)
+    for row in instances:
         wake.instance(row.pk, ending=_is_ending(row, now))
     for account in accounts:
         wake.listing(account.provider)
     for session in sessions:
         wake.session(session.pk)
     return len(accounts) + len(sessions) + len(instances)
+
+
+def begin_round(name: str, now: datetime) -> None:
+    """Leave a sign of life, and let those who have periodic work do it."""
+    beat(name, now)
+    ensure_accounts(now)
+    for work in outlets.each_round:
+        try:
+            work(now)
+        except Exception:  # Whatever it is, machines are looked after all the same.
+            log.exception("Periodic work failed (%s); the next round tries again.", getattr(work, "__name__", work))
 
 
 def _is_ending(row: Instance, now: datetime) -> bool:
@@ -95,22 +105,36 @@ def ensure_accounts(now: datetime) -> None:
             Account.objects.get_or_create(provider=name, defaults={"due_at": now})
 
 
+# --- The guardian ------------------------------------------------------------------------------------------
+
+
 def guard(after: timedelta = GUARDIAN_AFTER, *, name: str = "guardian") -> int:
-    """One round of the guardian: do what has been due for `after`. Returns how many steps it took."""
+    """One round: do what has been due for `after`, one provider after the other. Returns the steps taken."""
     now = clock.now()
-    beat(name, now)
-    ensure_accounts(now)
-    late = now - after
+    begin_round(name, now)
+    steps = sum(guard_provider(provider, now - after) for provider in providers_due(now - after))
+    return steps + guard_sessions(now - after)
+
+
+def providers_due(late: datetime) -> list[str]:
+    """Providers with rows that were due at `late`, keys or not."""
+    names = {account.provider for account in rows.due(Account, late)}
+    names.update(Instance.objects.filter(due_at__lte=late).order_by().values_list("provider", flat=True).distinct())
+    return sorted(names)
+
+
+def guard_provider(provider: str, late: datetime) -> int:
+    """The listing of one account and the steps of its machines, if they were due at `late`."""
     steps = 0
-    for account in controller.due(Account, late):
-        reconcile.reconcile(account.provider)
-        steps += 1
-    instances = controller.due(Instance, late)
-    for row in sorted(instances, key=lambda row: row.state != State.DESTROYING):
-        steps += controller.advance_instance(row.pk)
-    for session in controller.due(Session, late):
-        steps += controller.advance_session(session.pk)
+    if Account.objects.filter(provider=provider, due_at__lte=late).exists():
+        steps += reconcile.reconcile(provider) is not None
+    for row in rows.due_instances(late, provider):
+        steps += machines.advance_instance(row.pk)
     return steps
+
+
+def guard_sessions(late: datetime) -> int:
+    return sum(lives.advance_session(session.pk) for session in rows.due(Session, late))
 
 
 def work_once() -> int:
@@ -118,13 +142,50 @@ def work_once() -> int:
     return guard(timedelta(0), name="command")
 
 
-def guardian_loop(stop: threading.Event, *, alone: bool = False) -> None:
-    """Round after round until `stop`; with `alone`, rows are taken as soon as they are due."""
-    after = timedelta(0) if alone else GUARDIAN_AFTER
-    pause = settings.TICK.total_seconds() if alone else settings.LIFECYCLE_CHECK_INTERVAL.total_seconds()
-    while not stop.wait(pause):
+class Guardian:
+    """Round after round until `stop`; with `alone`, rows are taken as soon as they are due.
+
+    A thread for each provider, since one that does not answer must not hold up the others' deadlines.
+    """
+
+    def __init__(self, stop: threading.Event, *, alone: bool = False) -> None:
+        self.stop = stop
+        self.after = timedelta(0) if alone else GUARDIAN_AFTER
+        interval = settings.TICK if alone else settings.LIFECYCLE_CHECK_INTERVAL
+        self.pause = interval.total_seconds()
+        self._busy: dict[str, threading.Thread] = {}
+
+    def run(self) -> None:
+        while not self.stop.wait(self.pause):
+            self._tried(self._round)
+        for thread in self._busy.values():
+            thread.join(self.pause)
+
+    def _round(self) -> None:
+        now = clock.now()
+        begin_round("guardian", now)
+        for provider in providers_due(now - self.after):
+            self._send_for(provider)
+        guard_sessions(now - self.after)
+
+    def _send_for(self, provider: str) -> None:
+        if provider in self._busy and self._busy[provider].is_alive():
+            return
+        thread = threading.Thread(target=self._look_after, args=(provider,), name=f"guardian-{provider}", daemon=True)
+        self._busy[provider] = thread
+        thread.start()
+
+    def _look_after(self, provider: str) -> None:
+        self._tried(lambda: guard_provider(provider, clock.now() - self.after))
+        connection.close()
+
+    def _tried(self, work: Callable[[], object]) -> None:
         close_old_connections()
         try:
-            guard(after)
+            work()
         except Exception:  # Whatever it is (a database that restarts): the next round tries again.
-            log.exception("The guardian's round failed; the next one follows in %d s.", pause)
+            log.exception("The guardian's round failed; the next one follows in %d s.", self.pause)
+
+
+def guardian_loop(stop: threading.Event, *, alone: bool = False) -> None:
+    Guardian(stop, alone=alone).run()

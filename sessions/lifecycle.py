@@ -98,6 +98,7 @@ class Reason(StrEnum):
     HOST_BROKEN = "host_broken"
     WRONG_HARDWARE = "wrong_hardware"
     TOO_DEAR = "too_dear"
+    INTERRUPTIBLE = "interruptible"  # it can be taken away, and was not rented so
     LABEL_LOST = "label_lost"
     DIED = "died"
     VANISHED = "vanished"
@@ -115,7 +116,7 @@ GOOD_ENDS = frozenset(
 # account has no money, which no other offer mends.
 RETRYABLE = frozenset(
     {Reason.REFUSED, Reason.LAUNCH_LOST, Reason.BOOT_TIMEOUT, Reason.SSH_TIMEOUT, Reason.HOST_BROKEN,
-     Reason.WRONG_HARDWARE, Reason.TOO_DEAR, Reason.LABEL_LOST, Reason.DIED, Reason.VANISHED}
+     Reason.WRONG_HARDWARE, Reason.TOO_DEAR, Reason.INTERRUPTIBLE, Reason.LABEL_LOST, Reason.DIED, Reason.VANISHED}
 )  # fmt: skip
 
 
@@ -153,6 +154,11 @@ class Facts:
     useless_since: datetime | None = None
     up_since: datetime | None = None  # since listings say that it runs
     mislabelled: bool = False
+    too_dear: bool = False  # it costs more than it was taken for
+    interruptible: bool = False
+    can_attach: bool = False  # the provider takes keys for a machine that is there
+    keyed_at: datetime | None = None  # the keys were sent there
+    denied_login_at: datetime | None = None  # a server answered and did not take our key
     has_target: bool = False  # an SSH address is known
     probed_at: datetime | None = None
     inspected_at: datetime | None = None
@@ -229,6 +235,11 @@ class Inspect:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachKeys:
+    """Have the provider put the keys onto the machine; a key that is there already does no harm."""
+
+
+@dataclass(frozen=True, slots=True)
 class Relabel:
     """The provider shows another label than the one that we sent."""
 
@@ -257,7 +268,7 @@ class Conclude:
     reason: Reason | None = None
 
 
-Action = Wait | Launch | Boot | Probe | Inspect | Relabel | LookUp | AskDestroy | End | Conclude
+Action = Wait | Launch | Boot | AttachKeys | Probe | Inspect | Relabel | LookUp | AskDestroy | End | Conclude
 
 # A host that a listing calls down may be a report that trails behind (Vast.ai: `exited` right after a
 # start; TensorDock: a flicker during boot for up to three minutes), so one bad look ends nothing.
@@ -269,6 +280,11 @@ BROKEN_GRACE = timedelta(seconds=5)
 # The first ask is answered within seconds; a provider that ignores it is not moved by a flood of asks.
 _ASK_AGAIN_FIRST = timedelta(seconds=10)
 _ASK_AGAIN_MOST = timedelta(minutes=5)
+
+# Keys reach a host some 15 s after they were attached. On a running machine they were seen wiped after 9 to 18 h;
+# but its consumer may have removed ours on purpose, so there it is not insisted upon.
+KEYS_AGAIN_BOOTING = timedelta(minutes=1)
+KEYS_AGAIN_RUNNING = timedelta(minutes=30)
 
 # While a machine boots: often at first, since most that come up do so within two minutes.
 PROBE_SOONEST = timedelta(seconds=1)
@@ -304,8 +320,14 @@ def _booting(facts: Facts, limits: Limits, now: datetime) -> Action:
     give_up = _boot_deadline(facts, limits)
     if now >= give_up:
         return End(Reason.SSH_TIMEOUT if facts.up_since else Reason.BOOT_TIMEOUT)
+    if facts.interruptible:
+        return End(Reason.INTERRUPTIBLE)
+    if facts.too_dear:
+        return End(Reason.TOO_DEAR)
     if facts.mislabelled:
         return Relabel() if facts.can_relabel else End(Reason.LABEL_LOST)
+    if _keys_due(facts, now, KEYS_AGAIN_BOOTING):
+        return AttachKeys()
     if not facts.has_target:
         return Wait(min(give_up, facts.deadline))
     probe_at = _next_probe(facts, limits)
@@ -319,6 +341,8 @@ def _running(facts: Facts, limits: Limits, now: datetime) -> Action:
         return End(Reason.VANISHED) if proven_absent(facts, limits) else LookUp()
     if _idle_too_long(facts):
         return End(Reason.IDLE)
+    if _keys_due(facts, now, KEYS_AGAIN_RUNNING):
+        return AttachKeys()
     inspect_at = facts.inspected_at and facts.inspected_at + facts.inspect_every
     if facts.has_target and (inspect_at is None or now >= inspect_at or facts.dead_man_due):
         return Inspect()
@@ -388,6 +412,16 @@ def _adaptive(waited: timedelta) -> timedelta:
     return min(_PROBE_MOST, PROBE_SOONEST + (waited - _PROBE_EAGER) / 12)
 
 
+def _keys_due(facts: Facts, now: datetime, again: timedelta) -> bool:
+    """At first in any case, and again after a login was denied since."""
+    if not facts.can_attach or not facts.machine_id:
+        return False
+    if facts.keyed_at is None:
+        return facts.state is State.BOOTING
+    denied = facts.denied_login_at is not None and facts.denied_login_at > facts.keyed_at
+    return denied and now >= facts.keyed_at + again
+
+
 def _idle_too_long(facts: Facts) -> bool:
     if facts.idle_threshold is None or facts.idle_since is None or facts.inspected_at is None:
         return False
@@ -407,7 +441,8 @@ def _next_ask(facts: Facts) -> datetime | None:
 
 def ask_again_after(asks: int) -> timedelta:
     """10 s after the first ask, doubling to 5 min; for ever."""
-    return min(_ASK_AGAIN_MOST, _ASK_AGAIN_FIRST * 2 ** min(max(asks - 1, 0), 10))
+    doublings = min(max(asks - 1, 0), 10)
+    return min(_ASK_AGAIN_MOST, _ASK_AGAIN_FIRST * (1 << doublings))
 
 
 # --- Sessions -----------------------------------------------------------------------------------------------

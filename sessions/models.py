@@ -137,6 +137,7 @@ class Instance(Due):
     host = models.CharField(max_length=100, blank=True)
     price = models.BigIntegerField(default=0, help_text="Micro-dollars per hour, as offered.")
     price_parts = models.JSONField(default=dict, blank=True)
+    max_price = models.BigIntegerField(null=True, blank=True, help_text="Micro-dollars per hour; dearer is not wanted.")
 
     state = models.CharField(max_length=12, choices=_choices(State), default=State.LAUNCHING)
     state_since = models.DateTimeField(default=clock.now)
@@ -159,6 +160,7 @@ class Instance(Due):
     asks = models.PositiveIntegerField(default=0)
     machine_state = models.CharField(max_length=10, choices=_choices(MachineState), blank=True)
     machine_status = models.CharField(max_length=300, blank=True)
+    interruptible = models.BooleanField(null=True, blank=True, help_text="As the provider says; empty: not told.")
     label_seen = models.CharField(max_length=300, null=True, blank=True)  # noqa: DJ001 - None: not told
     useless_looks = models.PositiveIntegerField(default=0)
     useless_since = models.DateTimeField(null=True, blank=True)
@@ -173,6 +175,8 @@ class Instance(Due):
     host_key = models.TextField(blank=True, help_text="Pinned at the first verified login.")
     our_key = SealedField(blank=True, help_text="Private; erased when the instance is proven gone.")
     our_public_key = models.TextField(blank=True)
+    keyed_at = models.DateTimeField(null=True, blank=True, help_text="The keys were sent to the provider.")
+    denied_login_at = models.DateTimeField(null=True, blank=True)
     probed_at = models.DateTimeField(null=True, blank=True)
     probe_note = models.CharField(max_length=300, blank=True)
     verified_at = models.DateTimeField(null=True, blank=True)

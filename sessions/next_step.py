@@ -16,6 +16,7 @@ from sessions.models import Instance, Session
 _DOES = {
     lifecycle.Launch: "asks {provider} to make it: once in its life",
     lifecycle.Boot: "takes it for booting, since its id is known",
+    lifecycle.AttachKeys: "has {provider} put the SSH keys onto it",
     lifecycle.Probe: "tries to log in over SSH and compares the hardware with the offer",
     lifecycle.Inspect: "logs in to see whether the GPU is busy and the dead man's switch is armed",
     lifecycle.Relabel: "puts our label back, since {provider} shows another one",
@@ -29,7 +30,9 @@ _DOES = {
     lifecycle.EndInstances: "wishes the end of its machines",
     lifecycle.Close: "closes it as {status}: all that was made for it is proven gone",
 }
-_ASKS_THE_PROVIDER = (lifecycle.Launch, lifecycle.Relabel, lifecycle.LookUp, lifecycle.AskDestroy)
+_ASKS_THE_PROVIDER = (
+    lifecycle.Launch, lifecycle.AttachKeys, lifecycle.Relabel, lifecycle.LookUp, lifecycle.AskDestroy,
+)  # fmt: skip
 
 
 def of_instance(row: Instance, now: datetime) -> str:

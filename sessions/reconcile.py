@@ -19,9 +19,10 @@ from django.db.models import Q
 from providers import clock, registry, tag
 from providers.base import Machine, MachineState, PriceParts, Provider, ProviderError, Traits, Unauthorized
 from providers.tag import Ownership
-from sessions import controller
+from sessions import controller, outlets, wake
 from sessions.lifecycle import MAY_EXIST, Facts, Reason, State, touched_at
 from sessions.models import Account, Instance, Session, Stranger
+from sessions.rows import claim, count, tell, write
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ BLIND_FIRST, BLIND_MOST = timedelta(seconds=5), timedelta(minutes=1)
 # More unknown machines at once than accidents make: a restored or lost database, most likely, and these
 # may be people's live machines.
 AMNESIA_ABOVE = 3
+AMNESIA_WITHIN = timedelta(minutes=10)
 AMNESIA = "amnesia: machines with our tags and no rows were found; an operator has to decide"
 
 _CHUNK = 500
@@ -55,7 +57,13 @@ class Outcome:
     suspect: int = 0
     adopted: list[str] = field(default_factory=list)
     resurrected: list[str] = field(default_factory=list)
+    missed: int = 0  # machines that should be there, for the first time not in it
     error: str = ""
+
+    @property
+    def mismatches(self) -> int:
+        """What the listing shows otherwise than our rows do."""
+        return len(self.adopted) + len(self.resurrected) + self.missed
 
 
 def reconcile(name: str, *, even_if_not_due: bool = False) -> Outcome | None:
@@ -67,7 +75,7 @@ def reconcile(name: str, *, even_if_not_due: bool = False) -> Outcome | None:
     Account.objects.get_or_create(provider=name, defaults={"due_at": now})
     if even_if_not_due:
         Account.objects.filter(provider=name).update(due_at=now)
-    account = controller.claim(Account, name, now)
+    account = claim(Account, name, now)
     if account is None:
         return None
     try:
@@ -85,7 +93,7 @@ def _identity(provider: Provider, account: Account) -> str:
     if fresh:
         return account.account
     found = provider.account()
-    controller.write(account, identified_at=clock.now(), balance=found.balance)
+    write(account, identified_at=clock.now(), balance=found.balance)
     return found.id
 
 
@@ -95,11 +103,11 @@ def _blind(account: Account, error: ProviderError, now: datetime) -> Outcome:
     wait = getattr(error, "retry_after", None)
     if wait:
         pause = max(pause, timedelta(seconds=min(wait, 300)))
-    controller.write(
+    write(
         account, tried_at=now, failures=account.failures + 1, error=str(error)[:500],
         unauthorized=isinstance(error, Unauthorized), due_at=now + pause,
     )  # fmt: skip
-    controller.count("listing_failures", account.provider)
+    count("listing_failures", account.provider)
     log.warning("provider %s: no complete listing (%s); nothing is concluded from it, next try in %d s.",
                 account.provider, error, pause.total_seconds())  # fmt: skip
     return Outcome(error=str(error))
@@ -118,9 +126,13 @@ def _record(account: Account, identity: str, traits: Traits, machines: Sequence[
         outcome.ours = len(live)
         _write_seen(live, traits, began)
         seen = {row.pk for row, _ in matches}
-        _write_missed([r for r in rows if r.pk not in seen and r.state != State.DESTROYED], began)
+        outcome.missed = _write_missed([r for r in rows if r.pk not in seen and r.state != State.DESTROYED], began)
         _meet(account, identity, strangers, rows, began, outcome)
         _finish(account, identity, machines, began)
+        if outcome.mismatches:
+            count("reconciliation_mismatches", account.provider, outcome.mismatches)
+    for hear in outlets.each_listing:
+        hear(account.provider, began)
     return outcome
 
 
@@ -189,10 +201,10 @@ def _write_details(row: Instance, machine: Machine, traits: Traits, began: datet
         controller.learn_machine_id(row, machine.id, row.account, began)
     changed = {name: value for name, value in _seen(row, machine, began).items() if getattr(row, name) != value}
     if changed:
-        material = changed.keys() & {"machine_state", "ssh_targets", "label_seen", "useless_looks"}
+        material = changed.keys() & {"machine_state", "ssh_targets", "label_seen", "useless_looks", "interruptible"}
         if material and row.state != State.DESTROYING:
             changed["due_at"] = began
-            controller.wake.instance(row.pk, ending=False)
+            wake.instance(row.pk, ending=False)
         Instance.objects.filter(pk=row.pk).update(**changed)
     if row.missed_at is not None:
         Instance.objects.filter(pk=row.pk).update(missed_at=None)
@@ -205,6 +217,7 @@ def _seen(row: Instance, machine: Machine, began: datetime) -> dict[str, Any]:
     return {
         "machine_state": str(machine.state),
         "machine_status": machine.status[:300],
+        "interruptible": machine.interruptible if machine.interruptible is not None else row.interruptible,
         "label_seen": machine.label if machine.label is not None else row.label_seen,
         "useless_looks": row.useless_looks + 1 if useless else 0,
         "useless_since": (row.useless_since or began) if useless else None,
@@ -223,7 +236,7 @@ def _reprice(row: Instance, machine: Machine, traits: Traits, began: datetime) -
     Instance.objects.filter(pk=row.pk).update(price_parts=controller.parts_json(parts))
     row.price_parts = controller.parts_json(parts)
     controller.meter(row, began, parts)
-    controller.tell("price_changed", f"It now costs {parts.total / 1_000_000:.4f} USD/h.", began, instance=row)
+    tell("price_changed", f"It now costs {parts.total / 1_000_000:.4f} USD/h.", began, instance=row)
 
 
 def billed(price: PriceParts, state: MachineState, traits: Traits) -> PriceParts:
@@ -233,24 +246,24 @@ def billed(price: PriceParts, state: MachineState, traits: Traits) -> PriceParts
     return price
 
 
-def _write_missed(rows: Iterable[Instance], began: datetime) -> None:
-    written = clock.now()
+def _write_missed(rows: Iterable[Instance], began: datetime) -> int:
+    """These are not in the listing; returns how many of them should have been, and were so far."""
+    written, surprises = clock.now(), 0
     for row in rows:
         if row.looked_at is not None and row.looked_at >= began:
             continue
         touched = touched_at(_touch_facts(row))
         counts = touched is not None and began > touched
-        fields: dict[str, Any] = {"looked_at": began}
-        if counts:
-            fields["misses"] = row.misses + 1
         landed = Instance.objects.filter(
             pk=row.pk, looked_at=row.looked_at, asked_at=row.asked_at, seen_at=row.seen_at
-        ).update(**fields)
+        ).update(looked_at=began, misses=row.misses + counts)
         if landed and counts:
-            _first_miss(row, written)
+            surprises += row.misses == 0 and row.state in (State.BOOTING, State.RUNNING)
+            _missing(row, written)
+    return surprises
 
 
-def _first_miss(row: Instance, written: datetime) -> None:
+def _missing(row: Instance, written: datetime) -> None:
     """The bill stands still while the listings lack a machine, and goes on from there if it comes back."""
     if row.missed_at is None and row.machine_id:
         Instance.objects.filter(pk=row.pk).update(missed_at=written)
@@ -312,7 +325,7 @@ def _note_stranger(provider: str, machine: Machine, ownership: Ownership, began:
         create_defaults={**fields, "first_seen_at": began},
     )  # fmt: skip
     if met and ownership is Ownership.SUSPECT:
-        controller.count("suspect_labels", provider)
+        count("suspect_labels", provider)
         log.error("provider %s: machine %s has a label that resembles ours and is not signed by us: %r. "
                   "It is never touched by rule; look at it.", provider, machine.id, machine.label)  # fmt: skip
     return stranger
@@ -321,9 +334,13 @@ def _note_stranger(provider: str, machine: Machine, ownership: Ownership, began:
 def _adopt_ripe(
     account: Account, identity: str, ripe: Sequence[tuple[Machine, datetime]], began: datetime, outcome: Outcome
 ) -> None:
-    keep = not settings.ORPHAN_AUTO_DESTROY or len(ripe) > AMNESIA_ABOVE or account.brake == AMNESIA
+    lately = Instance.objects.filter(
+        provider=account.provider, end_reason=Reason.ORPHAN, adopted_at__gt=began - AMNESIA_WITHIN
+    )
+    too_many = len(ripe) + lately.count() > AMNESIA_ABOVE if ripe else False
+    keep = not settings.ORPHAN_AUTO_DESTROY or too_many or account.brake == AMNESIA
     if ripe and keep:
-        controller.write(account, brake=AMNESIA)
+        write(account, brake=AMNESIA)
         log.error("provider %s: %d machines bear our tags and have no rows. They are kept until the deadlines "
                   "in their tags, nothing new is created there, until an operator releases the brake.",
                   account.provider, len(ripe))  # fmt: skip
@@ -360,7 +377,7 @@ def adopt_by_hand(provider: str, machine: Machine, now: datetime, *, actor: str)
             provider, controller.account_id(provider), machine.id, machine.label or "", reading.deadline or now,
             machine.price, now, reason=Reason.ORPHAN, started_at=machine.started_at,
         )  # fmt: skip
-        controller.tell("instance_end_wished", "An operator wished its end.", now, instance=adopted, actor=actor)
+        tell("instance_end_wished", "An operator wished its end.", now, instance=adopted, actor=actor)
     elif row.state == State.DESTROYED:
         controller.resurrect(row, now)
     elif row.session_id is None:
@@ -373,7 +390,7 @@ def adopt_by_hand(provider: str, machine: Machine, now: datetime, *, actor: str)
 
 
 def _finish(account: Account, identity: str, machines: Sequence[Machine], began: datetime) -> None:
-    controller.write(
+    write(
         account, account=identity, looked_at=began, tried_at=began, listed=len(machines), failures=0,
         error="", unauthorized=False, due_at=clock.now() + _pause(account.provider, began),
     )  # fmt: skip

@@ -70,7 +70,7 @@ class ParamikoRunner:
         connection = socket.create_connection((target.host, target.port), timeout=CONNECT_TIMEOUT)
         transport = paramiko.Transport(connection)
         try:
-            transport.banner_timeout = transport.handshake_timeout = CONNECT_TIMEOUT  # type: ignore[attr-defined]
+            transport.banner_timeout = transport.handshake_timeout = CONNECT_TIMEOUT
             transport.auth_timeout = CONNECT_TIMEOUT
             transport.start_client(timeout=CONNECT_TIMEOUT)
             shown = _host_key_line(transport.get_remote_server_key())

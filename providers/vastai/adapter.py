@@ -76,6 +76,7 @@ class VastAI:
         boot_timeout=timedelta(minutes=15),
         min_disk_gb=rows.MIN_DISK_GB,
         can_relabel=True,
+        can_attach=True,
         takes_image=True,
         takes_template=True,
         takes_env=True,

@@ -1,0 +1,177 @@
+"""What a session's next step is, and doing it: take an offer, hand over, end, close."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from inventory import menu
+from inventory.models import Offer
+from providers import clock, tag
+from sessions import gates, lifecycle, ssh, wake
+from sessions.controller import IN_FLIGHT_LOOK, account_id, end_instances, look_soon, parts_json, restatus, wish_end
+from sessions.lifecycle import LIVE, Reason, State, Status
+from sessions.models import Account, Instance, Session
+from sessions.rows import claim, look_again, tell, write
+
+
+def advance_session(pk: UUID | str) -> bool:
+    """One step of one session; False if it was not due or somebody else has it."""
+    now = clock.now()
+    session = claim(Session, pk, now)
+    if session is None:
+        return False
+    instances = list(session.instances.order_by("created_at", "id"))
+    action = lifecycle.decide_session(wish_of(session), [attempt_of(row) for row in instances], now)
+    _PERFORM_SESSION[type(action)](session, action, instances, now)
+    return True
+
+
+def wish_of(session: Session) -> lifecycle.Wish:
+    attempts = session.instances.filter(adopted_at=None).count()
+    return lifecycle.Wish(
+        status=Status(session.status), created_at=session.created_at,
+        end_reason=Reason(session.end_reason) if session.end_reason else None,
+        expires_at=session.expires_at, hard_deadline=session.hard_deadline,
+        retries_left=session.max_retries - max(0, attempts - 1) if session.auto_retry else 0,
+        launch_by=session.created_at + settings.PROVISION_TIMEOUT,
+    )  # fmt: skip
+
+
+def attempt_of(row: Instance) -> lifecycle.Attempt:
+    return lifecycle.Attempt(
+        state=State(row.state), reason=Reason(row.end_reason) if row.end_reason else None,
+        has_machine_id=bool(row.machine_id),
+    )  # fmt: skip
+
+
+def _session_wait(session: Session, action: lifecycle.Wait, instances: list[Instance], now: datetime) -> None:
+    look_again(session, action.until)
+
+
+def _open_attempt(session: Session, action: lifecycle.OpenAttempt, instances: list[Instance], now: datetime) -> None:
+    offer = _offer_for(session, instances, now)
+    if offer is None:
+        wish_end(session.pk, Reason.NO_OFFER, now, note="no fitting offer is left on the menu")
+        return
+    if why := gates.closed(offer.provider, now):
+        _hold(session, why, now)
+        return
+    _insert_attempt(session, offer, now)
+
+
+def _hold(session: Session, why: str, now: datetime) -> None:
+    """Creates are stopped at this account: say why, have it listed, look again."""
+    Account.objects.filter(provider=session.provider, failures=0, due_at__gt=now).update(due_at=now)
+    write(session, waiting_for=why[:300], due_at=now + IN_FLIGHT_LOOK)
+    wake.listing(session.provider)
+
+
+def _offer_for(session: Session, instances: list[Instance], now: datetime) -> Offer | None:
+    if not instances and ((chosen := menu.find(session.offer_id)) or not session.auto_retry):
+        return chosen
+    tried = [row.offer_id for row in instances]
+    busy = Session.objects.filter(consumer=session.consumer, status__in=LIVE).exclude(pk=session.pk)
+    return menu.next_fitting(
+        session.criteria, scope=session.retry_scope, gpu_type=session.gpu_type, gpu_count=session.gpu_count,
+        vram_gb=session.vram_gb, disk_gb=session.disk_gb, max_price=session.max_price,
+        exclude_offers=[*tried, *busy.values_list("offer_id", flat=True)],
+        exclude_hosts=[row.host for row in instances if row.host], now=now,
+    )  # fmt: skip
+
+
+def _insert_attempt(session: Session, offer: Offer, now: datetime) -> None:
+    """The intent: one row with a fresh tag, committed before any call."""
+    started = session.started_at or now
+    expires = session.expires_at or started + session.reservation
+    hard = session.hard_deadline or started + max(settings.HARD_MAX, session.reservation)
+    parts = offer.price_for(session.disk_gb)
+    private, public = ssh.make_key_pair(f"gpu-shopper-{session.pk.hex[:8]}")
+    with transaction.atomic():
+        landed = write(
+            session, status=Status.PROVISIONING, revision=session.revision + 1, due_at=expires,
+            started_at=started, expires_at=expires, hard_deadline=hard, waiting_for="",
+            provider=offer.provider, offer_id=offer.pk, gpu_type=offer.gpu_type, gpu_count=offer.gpu_count,
+            vram_gb=offer.vram_gb, price=parts.total,
+        )  # fmt: skip
+        if not landed:
+            return
+        row = Instance.objects.create(
+            session=session,
+            provider=offer.provider,
+            account=account_id(offer.provider),
+            tag=tag.mint(settings.DEPLOYMENT_ID, hard, settings.TAG_KEYS[0]),
+            offer_id=offer.pk,
+            quote_id=offer.provider_id,
+            provider_gpu_name=offer.provider_gpu_name,
+            gpu_type=offer.gpu_type,
+            gpu_count=offer.gpu_count,
+            vram_gb=offer.vram_gb,
+            cuda_version=offer.cuda_version,
+            cpu_cores=offer.cpu_cores,
+            ram_gb=offer.ram_gb,
+            disk_gb=session.disk_gb,
+            host=offer.host,
+            price=session.price,
+            price_parts=parts_json(parts),
+            max_price=most(session),
+            created_at=now,
+            state_since=now,
+            due_at=now,
+            deadline=expires,
+            hard_deadline=hard,
+            our_key=private,
+            our_public_key=public,
+        )
+        tell("attempt_opened", f"Offer {offer.pk} is taken, at {session.price / 1_000_000:.4f} USD/h.", now,
+             session=session, instance=row, offer_id=offer.pk)  # fmt: skip
+        wake.instance(row.pk, ending=False)
+        look_soon(offer.provider, now)
+
+
+# Prices drift between the menu and the machine. This much is taken, and is what budgets set aside on top.
+DRIFT_PERCENT = 10
+
+
+def most(session: Session) -> int:
+    """The dearest machine that is taken for this session's price, in micro-dollars per hour."""
+    drifted = session.price * (100 + DRIFT_PERCENT) // 100
+    return drifted if session.max_price is None else min(drifted, session.max_price)
+
+
+def _hand_over(session: Session, action: lifecycle.HandOver, instances: list[Instance], now: datetime) -> None:
+    row = instances[-1]
+    restatus(session, Status.RUNNING, now, "session_running",
+              f"Ready: ssh -p {row.ssh_port} {row.ssh_user}@{row.ssh_host}",
+              running_at=now, due_at=session.expires_at)  # fmt: skip
+
+
+def _end_session(session: Session, action: lifecycle.EndSession, instances: list[Instance], now: datetime) -> None:
+    note = instances[-1].end_note if instances and action.reason not in lifecycle.GOOD_ENDS else ""
+    wish_end(session.pk, action.reason, now, note=note)
+
+
+def _tell_instances(session: Session, action: lifecycle.EndInstances, instances: list[Instance], now: datetime) -> None:
+    with transaction.atomic():
+        end_instances(session, Reason(session.end_reason), now)
+    look_again(session, now + IN_FLIGHT_LOOK)
+
+
+def _close(session: Session, action: lifecycle.Close, instances: list[Instance], now: datetime) -> None:
+    restatus(session, action.status, now, f"session_{action.status}",
+              "Everything that was made for it is proven gone.", stopped_at=now, due_at=None)  # fmt: skip
+
+
+_PERFORM_SESSION: dict[type[lifecycle.SessionAction], Callable[[Session, Any, list[Instance], datetime], None]] = {
+    lifecycle.Wait: _session_wait,
+    lifecycle.OpenAttempt: _open_attempt,
+    lifecycle.HandOver: _hand_over,
+    lifecycle.EndSession: _end_session,
+    lifecycle.EndInstances: _tell_instances,
+    lifecycle.Close: _close,
+}
