@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from celery import Celery
-from celery.signals import beat_init, worker_init
+from celery.signals import import_modules
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gpushopper.settings")
 
@@ -16,14 +16,9 @@ app.set_default()
 app.autodiscover_tasks()
 
 
-@worker_init.connect
-@beat_init.connect
+@import_modules.connect
 def refuse_bad_settings(**kwargs: Any) -> None:
-    from django.core.exceptions import ImproperlyConfigured
-
+    """Workers and beat send this signal before anything else; unlike others it lets an exception through."""
     from gpushopper import serving
 
-    try:
-        serving.refuse_bad_settings()
-    except ImproperlyConfigured as error:
-        raise SystemExit(str(error)) from error  # Celery would only log any other exception of a signal.
+    serving.refuse_bad_settings()
