@@ -126,9 +126,7 @@ def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _alarms(now: datetime) -> list[dict[str, Any]]:
-    since = dict(
-        ((row.name, row.subject), row.raised_at) for row in Alarm.objects.filter(over_at=None)
-    )  # fmt: skip
+    since = {(row.name, row.subject): row.raised_at for row in Alarm.objects.filter(over_at=None)}
     return [
         {
             "title": trouble.name.replace("_", " "), "trouble": trouble, "link": _page_of(trouble),

@@ -8,6 +8,7 @@ from pathlib import Path
 import environ
 import structlog
 from celery.schedules import schedule
+from django.core.exceptions import ImproperlyConfigured
 
 from gpushopper import environment, keyfile
 
@@ -89,6 +90,17 @@ GUARDIAN = env.boolean("GUARDIAN", True)
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 WEBHOOK_ALLOW_PRIVATE = env.boolean("WEBHOOK_ALLOW_PRIVATE", False)
 HEARTBEAT_URL = env.text("HEARTBEAT_URL")
+# Budget alerts also go out by mail if both are set: the mail server, and who wants to know.
+_mail_url = env.text("EMAIL_URL")
+ALERT_EMAILS = [address.strip() for address in env.text("ALERT_EMAIL").split(",") if address.strip() and _mail_url]
+DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "gpu-shopper@localhost")
+EMAIL_TIMEOUT = 15
+try:
+    _mail = environ.Env.email_url_config(_mail_url or "dummymail://")
+except (ImproperlyConfigured, ValueError):  # It may hold a password, so it is not repeated.
+    _mail = {}
+    env.problems["EMAIL_URL"] = "write a mail server's URL such as smtp+tls://user:password@host:587"
+globals().update(_mail)
 LOG_LEVEL = env.text("LOG_LEVEL", "INFO", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env.text("LOG_FORMAT", "text" if EMBEDDED else "json", one_of=("json", "text"))
 PROVIDER_ENV = env.values  # The adapters read their own keys and addresses (`providers.registry`).
@@ -109,6 +121,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
+DATE_FORMAT, DATETIME_FORMAT = "Y-m-d", "Y-m-d H:i:s"  # as operators read them, in UTC
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 STATIC_URL = "/static/"
 # No STATIC_ROOT: WhiteNoise serves the files from the packages that bring them, so there is no step of

@@ -108,7 +108,8 @@ class SessionAdmin(ReadOnly):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
         # What is sealed is of no use here; so no page of the admin ever has it in its hands.
-        return super().get_queryset(request).defer("onstart", "env", "ssh_private_key")
+        rows: QuerySet[Session] = super().get_queryset(request)
+        return rows.defer("onstart", "env", "ssh_private_key")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return SessionsWithCosts
@@ -224,7 +225,8 @@ class InstanceAdmin(ReadOnly):
         (None, {"fields": ["id", "linked_session", "provider", "account", "machine_id", "tag", "shown_state",
                            "state_since", "next_step", "why", "adopted_at"]}),
         ("Facts", {"fields": ["launched_at", "refused_at", "looked_at", "seen_at", "asked_at", "denied_at", "misses",
-                              "asks", "silence", "machine_state", "machine_status", "label_seen", "due_at", "revision"]}),
+                              "asks", "silence", "machine_state", "machine_status", "label_seen", "due_at",
+                              "revision"]}),
         ("Deadlines", {"fields": ["deadline", "hard_deadline", "dead_man", "ended_at"]}),
         ("Offered and found", {"fields": ["offer_id", "gpu", "cuda_version", "disk_gb", "host", "hourly", "found"]}),
         ("Access", {"fields": ["addresses", "host_key", "probed_at", "probe_note", "verified_at", "verify_seconds",
@@ -232,7 +234,8 @@ class InstanceAdmin(ReadOnly):
     ]  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Instance]:
-        return super().get_queryset(request).defer("our_key")
+        rows: QuerySet[Instance] = super().get_queryset(request)
+        return rows.defer("our_key")
 
     def verbs_for(self, obj: Instance) -> list[str]:
         return ["end_adopted"] if _is_kept(obj) else []
@@ -439,4 +442,5 @@ class ReplyAdmin(ReadOnly):
     fields = ["consumer", "key", "status_code", "created_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Reply]:
-        return super().get_queryset(request).defer("body")
+        rows: QuerySet[Reply] = super().get_queryset(request)
+        return rows.defer("body")

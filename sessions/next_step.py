@@ -58,7 +58,7 @@ def of_session(session: Session, now: datetime) -> str:
 
 def _will(action: object, row: Instance | Session, now: datetime, **words: object) -> str:
     reason = getattr(action, "reason", None)
-    does = _DOES[type(action)].format(  # type: ignore[index]
+    does = _DOES[type(action)].format(
         reason=str(reason or "").replace("_", " "), status=getattr(action, "status", ""), **words
     )
     if row.due_at is None or row.due_at <= now:
