@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import Min
+
 from providers.base import (
     Account,
     Charge,
@@ -19,6 +21,10 @@ from providers.base import (
     Traits,
 )
 from sessions import engine, hardware, ssh
+from sessions.models import Account as AccountRow
+from sessions.models import Instance, Session
+
+DUE = (AccountRow, Session, Instance)
 
 NOON = datetime(2026, 1, 29, 12, 0, tzinfo=UTC)
 
@@ -149,16 +155,27 @@ class FakeGuests:
 
 
 class Engine:
-    """Both engines in one thread: whatever is due is done, then the clock moves on a second."""
+    """Both engines in one thread: whatever is due is done, then the clock moves on to what is due next.
+
+    At most `TICK` at a time, since periodic work (budgets, alarms) is done in each round.
+    """
+
+    TICK = timedelta(seconds=15)
 
     def __init__(self, told: FakeClock) -> None:
         self.clock = told
 
     def run(self, seconds: float) -> None:
-        for _ in range(int(seconds)):
-            self.settle()
-            self.clock.advance(1)
+        end = self.clock.instant + timedelta(seconds=seconds)
         self.settle()
+        while self.clock.instant < end:
+            self.clock.instant = min(end, self._next())
+            self.settle()
+
+    def _next(self) -> datetime:
+        now = self.clock.instant
+        due = [model.objects.filter(due_at__gt=now).aggregate(Min("due_at"))["due_at__min"] for model in DUE]
+        return min([moment for moment in due if moment] + [now + self.TICK])
 
     def settle(self) -> None:
         for _ in range(20):
