@@ -1,1 +1,14 @@
-ROUTES: list = []
+"""The API's paths, under `/api/v1/`."""
+
+from costs import api_budgets, api_webhooks
+
+_ID = r"(?P<pk>[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})"
+
+ROUTES = [
+    (r"budgets", api_budgets.Budgets.as_view(), "budgets"),
+    (rf"budgets/{_ID}", api_budgets.OneBudget.as_view(), "budget"),
+    (r"webhooks", api_webhooks.Webhooks.as_view(), "webhooks"),
+    (rf"webhooks/{_ID}", api_webhooks.OneWebhook.as_view(), "webhook"),
+    (rf"webhooks/{_ID}/rotate", api_webhooks.Rotate.as_view(), "webhook-rotate"),
+    (rf"webhooks/{_ID}/deliveries", api_webhooks.Deliveries.as_view(), "webhook-deliveries"),
+]
