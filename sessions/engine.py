@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections, connection
 
 from providers import clock, registry
-from sessions import lives, machines, outlets, reconcile, rows, wake
+from sessions import controller, lives, machines, outlets, reconcile, rows, wake
 from sessions.lifecycle import State
 from sessions.models import Account, Heartbeat, Instance, Session
 
@@ -63,7 +63,8 @@ def step_listing(provider: str) -> None:
 
 def beat(name: str, now: datetime, note: str = "") -> None:
     """Leave a sign of life."""
-    Heartbeat.objects.update_or_create(name=name, defaults={"at": now, "note": note})
+    if not Heartbeat.objects.filter(name=name).update(at=now, note=note):
+        Heartbeat.objects.get_or_create(name=name, defaults={"at": now, "note": note})
 
 
 def wake_due(name: str) -> int:
@@ -82,15 +83,30 @@ def wake_due(name: str) -> int:
     return len(accounts) + len(sessions) + len(instances)
 
 
+# Work that is not about single rows (alarms, old keys) can wait this long.
+PERIODIC = timedelta(seconds=15)
+
+
 def begin_round(name: str, now: datetime) -> None:
-    """Leave a sign of life, and let those who have periodic work do it."""
+    """Leave a sign of life; every now and then do the periodic work, whichever engine comes first."""
     beat(name, now)
     ensure_accounts(now)
-    for work in outlets.each_round:
-        try:
-            work(now)
-        except Exception:  # Whatever it is, machines are looked after all the same.
-            log.exception("Periodic work failed (%s); the next round tries again.", getattr(work, "__name__", work))
+    if _its_time(now):
+        for work in (controller.forget_old_keys, *outlets.each_round):
+            _tried(work, now)
+
+
+def _its_time(now: datetime) -> bool:
+    if Heartbeat.objects.filter(name="periodic", at__lte=now - PERIODIC).update(at=now):
+        return True
+    return Heartbeat.objects.get_or_create(name="periodic", defaults={"at": now})[1]
+
+
+def _tried(work: Callable[[datetime], None], now: datetime) -> None:
+    try:
+        work(now)
+    except Exception:  # Whatever it is, machines are looked after all the same.
+        log.exception("Periodic work failed (%s); it is tried again in %d s.", work, PERIODIC.total_seconds())
 
 
 def _is_ending(row: Instance, now: datetime) -> bool:
