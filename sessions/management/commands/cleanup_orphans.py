@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -12,110 +14,192 @@ from django.core.management.base import BaseCommand, CommandError
 from providers import clock, registry, tag
 from providers.base import Machine, Provider, ProviderError
 from providers.tag import Ownership
-from sessions import engine, reconcile
+from sessions import reconcile
 from sessions.lifecycle import ALIVE, State
-from sessions.models import Instance
+from sessions.management import proof
+from sessions.models import Account, Instance, Stranger
+from sessions.next_step import distance
 
 ACTOR = "manage.py cleanup_orphans"
+ORPHAN, LEAVING, SUSPECT = "orphan", "leaving", "suspect"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     machine: Machine
-    verdict: str  # orphan, leaving, suspect
+    verdict: str
     why: str
+    rowless: bool = False  # the database has never heard of it
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one complete listing of an account shows."""
+
+    findings: Sequence[Finding]
+    listed: int
+
+    @property
+    def orphans(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.verdict == ORPHAN]
 
 
 class Command(BaseCommand):
     help = (
         "Compare each provider's account with the database and show machines of ours that nobody wants. A dry run "
-        "unless --execute. A machine of a live session is never among them, nor is anything without our signed label."
+        "unless --execute. A machine of a live session is never among them, nor is anything without our signed label. "
+        "Works with the service up or down. "
+        f"Exit code 0: no orphans, every account was seen; 1: refused, nothing was destroyed; {proof.STILL_THERE}: "
+        f"orphans are left; {proof.NOT_SEEN}: an account could not be seen completely."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--execute", action="store_true", help="destroy them, and wait for the proof")
-        parser.add_argument("--force", action="store_true", help="do not ask; and do not wait out ORPHAN_GRACE_PERIOD")
+        parser.add_argument("--force", action="store_true", help="do not ask, and do not wait out ORPHAN_GRACE_PERIOD")
         parser.add_argument("--provider", help="only there")
-        parser.add_argument("--wait", type=float, default=600, help="seconds to wait for the proof (default 600)")
+        parser.add_argument("--wait", type=float, default=600, metavar="SECONDS", help="for the proof (default 600)")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        blind, found = [], 0
-        for name, provider in self._providers(options["provider"]).items():
-            try:
-                findings = list(findings_of(provider))
-            except ProviderError as error:
-                self.stderr.write(f"{name}: no complete listing: {error}")
+        blind: list[str] = []
+        left = 0
+        for name, provider in _providers(options["provider"]).items():
+            survey = self._survey(name, provider)
+            if survey is None:
                 blind.append(name)
                 continue
-            found += self._show(name, findings)
-            if options["execute"]:
-                self._execute(name, [f for f in findings if f.verdict == "orphan"], options)
-        if not found:
-            self.stdout.write("No orphans.")
-        elif not options["execute"]:
-            self.stdout.write("A dry run: nothing was touched. --execute destroys what is marked orphan.")
-        if blind:
-            raise CommandError(f"Not seen completely: {', '.join(blind)}. Nothing was concluded about them.")
+            left += len(survey.orphans)
+            if options["execute"] and survey.orphans:
+                left -= self._execute(name, provider, survey.orphans, options)
+        self._conclude(left, blind, options["execute"])
 
-    def _providers(self, only: str | None) -> dict[str, Provider]:
-        enabled = registry.all()
-        if only and only not in enabled:
-            raise CommandError(f"No such provider: {only}. Configured: {', '.join(sorted(enabled)) or 'none'}.")
-        return {only: enabled[only]} if only else dict(enabled)
-
-    def _show(self, name: str, findings: list[Finding]) -> int:
-        for finding in findings:
+    def _survey(self, name: str, provider: Provider) -> Survey | None:
+        try:
+            survey = survey_of(provider)
+        except ProviderError as error:
+            self.stderr.write(f"{name}: no complete listing: {error}")
+            return None
+        for finding in survey.findings:
             machine = finding.machine
-            self.stdout.write(
-                f"{name:<12} {machine.id:<38} {finding.verdict:<8} {machine.label or '-':<60} {finding.why}"
-            )
-        return len(findings)
+            self.stdout.write(f"{name:<12} {machine.id:<20} {finding.verdict:<8} {machine.label or '-'}  {finding.why}")
+        others = survey.listed - len(survey.findings)
+        self.stdout.write(f"{name}: {survey.listed} machines listed, {len(survey.orphans)} of them orphans; "
+                          f"{others} have a live session or are not ours.")  # fmt: skip
+        return survey
 
-    def _execute(self, name: str, orphans: list[Finding], options: dict[str, Any]) -> None:
-        if not orphans:
-            return
-        if (
-            not options["force"]
-            and input(f"Type 'destroy {len(orphans)}' to go on: ").strip() != f"destroy {len(orphans)}"
-        ):
-            raise CommandError("Nothing was destroyed.")
-        for finding in orphans:
+    def _conclude(self, left: int, blind: list[str], execute: bool) -> None:
+        if blind:
+            more = f" {left} orphans are left elsewhere." if left else ""
+            raise CommandError(f"Not seen completely: {', '.join(blind)}. Nothing was concluded about it.{more} "
+                               "Try again when it answers; `manage.py doctor` says more.",
+                               returncode=proof.NOT_SEEN)  # fmt: skip
+        if left and not execute:
+            raise CommandError(f"{left} orphans. A dry run: nothing was touched; --execute destroys them.",
+                               returncode=proof.STILL_THERE)  # fmt: skip
+        if left:
+            raise CommandError(f"{left} orphans are not proven gone, and maybe billing. The service asks for them "
+                               "until they are; if it is down, start it or run this again.",
+                               returncode=proof.STILL_THERE)  # fmt: skip
+        self.stdout.write(self.style.SUCCESS("No orphans are left." if execute else "No orphans."))
+
+    def _execute(self, name: str, provider: Provider, orphans: list[Finding], options: dict[str, Any]) -> int:
+        """Returns how many are proven gone, or turned out to be none."""
+        if not options["force"]:
+            self._confirm(name, orphans)
+            _wait_out_the_grace(name, orphans, self.stdout.write)
+        # Minutes may have gone by: what is destroyed is what a fresh listing and fresh rows still call an orphan.
+        try:
+            still = {finding.machine.id: finding for finding in survey_of(provider).orphans}
+        except ProviderError as error:
+            self.stderr.write(f"{name}: no complete listing any more: {error}. Nothing was destroyed there.")
+            return 0
+        chosen = [still[f.machine.id] for f in orphans if f.machine.id in still]
+        for finding in chosen:
+            self._adopt(name, finding)
+        rows = Instance.objects.filter(provider=name, machine_id__in=[f.machine.id for f in chosen])
+        labels = Instance.objects.filter(provider=name, machine_id="", tag__in=[f.machine.label for f in chosen])
+        pks = [*rows.values_list("pk", flat=True), *labels.values_list("pk", flat=True)]
+        try:
+            unproven = proof.until_gone([], pks, options["wait"], self.stdout.write)
+        except KeyboardInterrupt:
+            raise CommandError("No longer waiting. The wish stays: the service goes on until all is proven gone.",
+                               returncode=proof.STILL_THERE) from None  # fmt: skip
+        for sentence in unproven:
+            self.stderr.write(f"not proven gone: {sentence}")
+        return len(orphans) - len(unproven)
+
+    def _adopt(self, name: str, finding: Finding) -> None:
+        try:
             reconcile.adopt_by_hand(name, finding.machine, clock.now(), actor=ACTOR)
-        self._wait(name, [f.machine.id for f in orphans], options["wait"])
+        except ValueError as error:  # The service was quicker, and knows better.
+            self.stdout.write(f"{name}: machine {finding.machine.id} is left alone: {error}.")
 
-    def _wait(self, name: str, ids: list[str], seconds: float) -> None:
-        end = clock.monotonic() + seconds
-        while clock.monotonic() < end:
-            left = Instance.objects.filter(provider=name, machine_id__in=ids).exclude(state=State.DESTROYED)
-            if not left.exists():
-                self.stdout.write(self.style.SUCCESS(f"{name}: {len(ids)} proven gone."))
-                return
-            engine.work_once()
-            clock.sleep(1.0)
-        raise CommandError(f"{name}: not proven gone after {seconds:.0f} s; asked for until they are.")
-
-
-def findings_of(provider: Provider) -> list[Finding]:
-    """What the account has under our label that no live session stands for. Rows are read after the listing."""
-    machines = provider.machines()
-    rows = {r.machine_id: r for r in Instance.objects.filter(provider=provider.name).exclude(machine_id="")}
-    tags = {r.tag: r for r in Instance.objects.filter(provider=provider.name, machine_id="")}
-    found = (_finding(m, rows.get(m.id) or tags.get(m.label or "")) for m in machines)
-    return [finding for finding in found if finding]
+    def _confirm(self, name: str, orphans: list[Finding]) -> None:
+        rowless = sum(finding.rowless for finding in orphans)
+        braked = Account.objects.filter(provider=name).exclude(brake="").exists()
+        if rowless > reconcile.AMNESIA_ABOVE or braked:
+            self.stdout.write(self.style.WARNING(
+                f"{rowless} of them have no row at all. That is what a lost or restored database looks like, and then "
+                "these may be people's live machines. Each ends by itself at the deadline in its label."
+            ))  # fmt: skip
+        phrase = f"destroy {len(orphans)}"
+        if proof.answer(f"{name}: type '{phrase}' to go on: ") != phrase:
+            raise CommandError("Nothing was destroyed. (--force does not ask.)")
 
 
-def _finding(machine: Machine, row: Instance | None) -> Finding | None:
+def _providers(only: str | None) -> dict[str, Provider]:
+    enabled = registry.all()
+    if not enabled:
+        raise CommandError("No provider is configured, so no account can be seen. Set VASTAI_API_KEY or "
+                           "TENSORDOCK_API_TOKEN.", returncode=proof.NOT_SEEN)  # fmt: skip
+    if only and only not in enabled:
+        raise CommandError(f"No such provider: {only}. Configured: {', '.join(sorted(enabled))}.")
+    return {only: enabled[only]} if only else enabled
+
+
+def survey_of(provider: Provider) -> Survey:
+    """What the account has under our label that no live session stands for. Rows are read after the listing.
+
+    Raises ProviderError: nothing is known then.
+    """
+    began = clock.now()
+    listed = provider.machines()
+    rows = list(Instance.objects.filter(provider=provider.name).defer("our_key"))
+    by_id = {row.machine_id: row for row in rows if row.machine_id}
+    by_tag = {row.tag: row for row in rows if not row.machine_id}
+    found = (_finding(m, by_id.get(m.id) or by_tag.get(m.label or ""), began) for m in listed)
+    return Survey([finding for finding in found if finding], len(listed))
+
+
+def _finding(machine: Machine, row: Instance | None, began: datetime) -> Finding | None:
     if row is not None and row.state in ALIVE:
-        return (
-            None
-            if row.session_id or row.adopted_at is None
-            else Finding(machine, "orphan", "adopted, without a session")
-        )
+        kept = row.session_id is None and row.adopted_at is not None
+        until = f"adopted without a session, kept until {row.deadline:%Y-%m-%d %H:%M} UTC"
+        return Finding(machine, ORPHAN, until) if kept else None
     if row is not None and row.state == State.DESTROYING:
-        return Finding(machine, "leaving", f"being destroyed since {row.state_since:%H:%M:%S}, asked {row.asks} times")
+        since = distance(row.state_since, clock.now())
+        return Finding(machine, LEAVING, f"on its way out, wished {since}, asked {row.asks} times")
+    if row is not None and row.ended_at is not None and row.ended_at >= began:
+        return None  # Its absence was proven while we listed.
     reading = tag.read(machine.label, settings.DEPLOYMENT_ID, settings.TAG_KEYS)
-    if reading.ownership is Ownership.OURS:
-        return Finding(machine, "orphan", "thought gone" if row else "no row in the database")
+    if reading.ownership is Ownership.OURS and reading.deadline:
+        known = "proven gone, and listed again" if row else "no row in the database"
+        return Finding(machine, ORPHAN, f"{known}; its label says: gone by {reading.deadline:%Y-%m-%d %H:%M} UTC",
+                       rowless=row is None)  # fmt: skip
     if reading.ownership is Ownership.SUSPECT:
-        return Finding(machine, "suspect", "the label is damaged or not signed by us: look at it yourself")
+        return Finding(machine, SUSPECT, "the label is damaged or not signed by us: never touched; look at it yourself")
     return None
+
+
+def _wait_out_the_grace(name: str, orphans: list[Finding], say: Any) -> None:
+    """A machine without a row is believed to be one after ORPHAN_GRACE_PERIOD; the service may have waited already."""
+    now = clock.now()
+    met = dict(Stranger.objects.filter(provider=name).values_list("machine_id", "first_seen_at"))
+    firsts = [met.get(finding.machine.id, now) for finding in orphans if finding.rowless]
+    if not firsts:
+        return
+    left = (max(firsts) + settings.ORPHAN_GRACE_PERIOD - now).total_seconds()
+    if left > 0:
+        say(
+            f"{name}: waiting {left:.0f} s (ORPHAN_GRACE_PERIOD), then it is listed once more. (--force does not wait.)"
+        )
+        clock.sleep(left)

@@ -5,20 +5,24 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from providers import clock
 from rest.errors import Problem
 from sessions import controller
+from sessions.models import Session
 
-MOST = 744.0
+MOST = 744.0  # hours: a month
 
 
 class Command(BaseCommand):
-    help = "Extend a live session. Beyond HARD_MAX_HOURS only with --override and a --reason, which is recorded."
+    help = (
+        "Extend a live session. Beyond HARD_MAX_HOURS only with --override and a --reason, which is recorded. "
+        "Exit code 0: extended; 1: refused, nothing has changed."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("session", metavar="ID")
@@ -27,24 +31,43 @@ class Command(BaseCommand):
         parser.add_argument("--reason", default="", help="why; needed with --override")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        hours = options["hours"]
+        hours, why = options["hours"], options["reason"].strip()
         if not 0 < hours <= MOST:
             raise CommandError(f"--hours: more than 0 and at most {MOST:g}.")
-        if options["override"] and not options["reason"]:
-            raise CommandError("--override is recorded with its --reason.")
-        try:
-            session = controller.extend(
-                options["session"], timedelta(hours=hours), clock.now(), actor="manage.py extend_session",
-                override_reason=options["reason"] if options["override"] else "",
-            )  # fmt: skip
-        except controller.OverHardMaximum as error:
-            most = settings.HARD_MAX.total_seconds() / 3600
-            raise CommandError(f"That would pass the hard maximum of {most:g} h; see --override.") from error
-        except Problem as problem:
-            raise CommandError(str(problem.detail)) from problem
-        except ValidationError as error:
-            raise CommandError("Not a session's id.") from error
-        if session is None:
-            raise CommandError("No live session by that id.")
-        until = f"{session.expires_at:%Y-%m-%d %H:%M:%S} UTC" if session.expires_at else "the provider is asked"
-        self.stdout.write(self.style.SUCCESS(f"{session.pk} runs until {until}."))
+        if options["override"] != bool(why):
+            raise CommandError("--override and --reason go together: the reason is recorded with it.")
+        session = _session(options["session"])
+        extended = _extend(session, timedelta(hours=hours), why)
+        until = extended.expires_at
+        told = (
+            f"runs until {until:%Y-%m-%d %H:%M:%S} UTC" if until else f"will run {hours:g} h longer once it is launched"
+        )
+        self.stdout.write(self.style.SUCCESS(f"{extended.pk} of {extended.consumer} {told}."))
+
+
+def _session(text: str) -> Session:
+    try:
+        found = Session.objects.defer("onstart", "env").filter(pk=UUID(text)).first()
+    except ValueError as error:
+        raise CommandError(f"{text!r} is not a session's id.") from error
+    if found is None:
+        raise CommandError(f"No such session: {text}.")
+    return found
+
+
+def _extend(session: Session, span: timedelta, why: str) -> Session:
+    try:
+        extended = controller.extend(
+            session.pk, span, clock.now(), actor="manage.py extend_session", override_reason=why
+        )
+    except controller.OverHardMaximum as error:
+        most = settings.HARD_MAX.total_seconds() / 3600
+        had = session.reservation.total_seconds() / 3600
+        raise CommandError(f"It has {had:g} h; the hard maximum is {most:g} h in all. Beyond it: --override with a "
+                           "--reason.") from error  # fmt: skip
+    except Problem as problem:
+        raise CommandError(str(problem.detail)) from problem
+    if extended is None:
+        raise CommandError(f"It is not live any more ({session.status}, {session.end_reason or 'at its deadline'}); "
+                           "nothing can be extended.")  # fmt: skip
+    return extended

@@ -9,28 +9,37 @@ from django.core.management.base import BaseCommand, CommandError
 
 from providers import registry
 from sessions import reconcile
+from sessions.management import proof
+from sessions.models import Account
 
 
 class Command(BaseCommand):
-    help = "Make a complete listing of each provider's account and compare it with the rows. Destroys nothing itself."
+    help = (
+        "Make a complete listing of each provider's account and compare it with the rows. Destroys nothing itself; "
+        "what it adopts or finds due is acted upon by the service. "
+        f"Exit code 0: every account was seen; 1: used wrongly; {proof.NOT_SEEN}: an account could not be seen."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--provider", help="only this one")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        names = [options["provider"]] if options["provider"] else sorted(registry.all())
-        if not names:
-            raise CommandError("No provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN.")
-        blind = [name for name in names if not self._reconcile(name)]
+        enabled = sorted(registry.all())
+        if not enabled:
+            raise CommandError("No provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN.",
+                               returncode=proof.NOT_SEEN)  # fmt: skip
+        only = options["provider"]
+        if only and only not in enabled:
+            raise CommandError(f"No such provider: {only}. Configured: {', '.join(enabled)}.")
+        blind = [name for name in ([only] if only else enabled) if not self._reconcile(name)]
         if blind:
-            raise CommandError(f"No complete listing of: {', '.join(blind)}. Nothing was concluded from that.")
+            raise CommandError(f"Not seen completely: {', '.join(blind)}. Nothing was concluded from that; it is tried "
+                               "again by itself while the service runs.", returncode=proof.NOT_SEEN)  # fmt: skip
 
     def _reconcile(self, name: str) -> bool:
-        if registry.get(name) is None:
-            raise CommandError(f"No such provider: {name}. Configured: {', '.join(sorted(registry.all())) or 'none'}.")
         outcome = reconcile.reconcile(name, even_if_not_due=True)
         if outcome is None:
-            self.stdout.write(f"{name}: somebody else is listing it just now.")
+            self.stdout.write(f"{name}: the service is listing it just now; look at it again in a few seconds.")
             return True
         if not outcome.complete:
             self.stderr.write(f"{name}: {outcome.error}")
@@ -38,6 +47,11 @@ class Command(BaseCommand):
         self.stdout.write(
             f"{name}: {outcome.listed} machines: {outcome.ours} ours, {outcome.foreign} foreign, "
             f"{outcome.suspect} with a damaged label, {len(outcome.adopted)} adopted, "
-            f"{len(outcome.resurrected)} resurrected"
+            f"{len(outcome.resurrected)} thought gone and listed again"
         )
+        brake = Account.objects.get(provider=name).brake
+        if brake:
+            self.stdout.write(self.style.WARNING(
+                f"{name}: {brake}. Look at the adopted machines in the admin, then release the brake there."
+            ))  # fmt: skip
         return True

@@ -4,89 +4,134 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from typing import Any
+from uuid import UUID
 
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from providers import clock
-from sessions import controller, engine
-from sessions.lifecycle import LIVE, OVER, Reason
+from sessions import controller
+from sessions.lifecycle import LIVE, OVER, Reason, State
+from sessions.management import proof
 from sessions.models import Instance, Session
 
 ACTOR = "manage.py teardown"
+PHRASE = "end them"
 
 
 class Command(BaseCommand):
     help = (
-        "End sessions by an operator's wish: named ones, or all. Returns when everything is proven gone, or "
-        "after --wait seconds; what is left goes on by itself as soon as the service runs."
+        "End sessions by an operator's wish: named ones, or all, with the machines that were adopted. Works with the "
+        "service up or down. Returns when everything is proven gone, or after --wait seconds; what is left is asked "
+        "for until it is gone, as soon as the service runs. "
+        f"Exit code 0: proven gone; 1: refused, nothing was ended; {proof.STILL_THERE}: not proven gone in time."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("sessions", nargs="*", metavar="SESSION", help="ids of sessions")
-        parser.add_argument(
-            "--all", action="store_true", help="every session that is not over, and every adopted machine"
-        )
+        parser.add_argument("--all", action="store_true", help="every session that is not over, and adopted machines")
         parser.add_argument("--provider", help="only there (with --all)")
-        parser.add_argument("--wait", type=float, default=600, help="seconds; 0: only record the wish (default 600)")
         parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--wait", type=float, default=600, metavar="SECONDS",
+                            help="for the proof; 0: only record the wish (default 600)")  # fmt: skip
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sessions = self._chosen(options)
-        machines = self._machines(sessions, options)
-        if not sessions and not machines:
-            self.stdout.write("Nothing to end.")
-            return
-        self._confirm(sessions, machines, options)
-        now = clock.now()
+        _checked(options)
+        sessions = _all(options["provider"]) if options["all"] else _named(options["sessions"])
+        machines = _adopted(options["provider"]) if options["all"] else []
+        leaving = [session for session in sessions if session.status not in OVER]
+        self._confirm([s for s in leaving if s.status in LIVE], machines, options)
         for session in sessions:
-            controller.wish_end(session.pk, Reason.TEARDOWN, now, actor=ACTOR)
-            self.stdout.write(f"{session.pk}  {session.consumer}  {session.gpu_type} at {session.provider}: ending")
+            self._end(session)
         for row in machines:
-            controller.wish_end_of_instance(row, Reason.TEARDOWN, now, actor=ACTOR)
-        self._work(sessions, machines, options["wait"])
-
-    def _chosen(self, options: dict[str, Any]) -> list[Session]:
-        if bool(options["sessions"]) == bool(options["all"]):
-            raise CommandError("Give session ids, or --all.")
-        if options["all"]:
-            chosen = Session.objects.exclude(status__in=OVER)
-            return list(chosen.filter(provider=options["provider"]) if options["provider"] else chosen)
-        try:
-            found = {str(s.pk): s for s in Session.objects.filter(pk__in=options["sessions"])}
-        except ValidationError as error:
-            raise CommandError(f"Not a session's id: {'; '.join(error.messages)}") from error
-        if missing := [pk for pk in options["sessions"] if pk.lower() not in found]:
-            raise CommandError(f"No such session: {', '.join(missing)}")
-        return list(found.values())
-
-    def _machines(self, sessions: list[Session], options: dict[str, Any]) -> list[Instance]:
-        """Adopted machines that no session stands for."""
-        if not options["all"]:
-            return []
-        rows = Instance.objects.filter(session=None, state="running")
-        return list(rows.filter(provider=options["provider"]) if options["provider"] else rows)
-
-    def _confirm(self, sessions: list[Session], machines: list[Instance], options: dict[str, Any]) -> None:
-        live = [s for s in sessions if s.status in LIVE]
-        if options["yes"] or (not live and not machines):
+            controller.wish_end_of_instance(row, Reason.TEARDOWN, clock.now(), actor=ACTOR)
+            self.stdout.write(f"machine {row.machine_id} at {row.provider} (adopted): ending")
+        if not leaving and not machines:
+            self.stdout.write("Nothing is left to end.")
             return
-        self.stdout.write(f"{len(live)} live sessions and {len(machines)} adopted machines will be destroyed.")
-        if input("Type 'end them' to go on: ").strip() != "end them":
-            raise CommandError("Nothing was ended.")
+        self._wait([s.pk for s in leaving], [r.pk for r in machines], options["wait"])
 
-    def _work(self, sessions: list[Session], machines: list[Instance], seconds: float) -> None:
-        """Do the work here too: the service may be down, and if it is up, claims keep us apart."""
+    def _confirm(self, live: list[Session], machines: list[Instance], options: dict[str, Any]) -> None:
+        if options["yes"] or not (live or machines):
+            return
+        self.stdout.write(f"{len(live)} live sessions and {len(machines)} adopted machines will be destroyed, "
+                          "with everything on their disks:")  # fmt: skip
+        for session in live:
+            self.stdout.write(f"  {session.pk}  {session.consumer}  {session.gpu_count} × {session.gpu_type} at "
+                              f"{session.provider}, {session.status}")  # fmt: skip
+        for row in machines:
+            self.stdout.write(f"  machine {row.machine_id} at {row.provider}, adopted, kept until "
+                              f"{row.deadline:%Y-%m-%d %H:%M} UTC")  # fmt: skip
+        if proof.answer(f"Type '{PHRASE}' to go on: ") != PHRASE:
+            raise CommandError("Nothing was ended. (--yes does not ask.)")
+
+    def _end(self, session: Session) -> None:
+        wished = controller.wish_end(session.pk, Reason.TEARDOWN, clock.now(), actor=ACTOR)
+        session.refresh_from_db(fields=["status", "end_reason"])
+        if wished:
+            word = "ending"
+        elif session.status in OVER:
+            word = f"over already: {session.status} ({session.end_reason})"
+        else:
+            word = f"was ending already ({session.end_reason})"
+        self.stdout.write(f"{session.pk}  {session.consumer}  {session.gpu_type} at {session.provider}: {word}")
+
+    def _wait(self, sessions: list[UUID], machines: list[UUID], seconds: float) -> None:
         if seconds <= 0:
+            self.stdout.write("The wish is recorded; the service does the rest.")
             return
-        pks, rows = [s.pk for s in sessions], [r.pk for r in machines]
-        end = clock.monotonic() + seconds
-        while clock.monotonic() < end:
-            left = Session.objects.filter(pk__in=pks).exclude(status__in=OVER).count()
-            left += Instance.objects.filter(pk__in=rows).exclude(state="destroyed").count()
-            if not left:
-                self.stdout.write(self.style.SUCCESS("Everything is proven gone."))
-                return
-            engine.work_once()
-            clock.sleep(1.0)
-        raise CommandError(f"{left} are not proven gone after {seconds:.0f} s; they are asked for until they are.")
+        try:
+            left = proof.until_gone(sessions, machines, seconds, self.stdout.write)
+        except KeyboardInterrupt:
+            raise CommandError("No longer waiting. The wish stays: the service goes on until all is proven gone.",
+                               returncode=proof.STILL_THERE) from None  # fmt: skip
+        if left:
+            raise CommandError(
+                "\n  ".join([f"Not proven gone after {seconds:.0f} s, and maybe billing:", *left])
+                + "\nThe service asks for them until they are gone; if it is down, start it or run this again.",
+                returncode=proof.STILL_THERE,
+            )
+        self.stdout.write(self.style.SUCCESS("Everything is proven gone."))
+
+
+def _checked(options: dict[str, Any]) -> None:
+    if bool(options["sessions"]) == bool(options["all"]):
+        raise CommandError("Give session ids, or --all.")
+    if options["provider"] and not options["all"]:
+        raise CommandError("--provider goes with --all.")
+    if not 0 <= options["wait"] <= 86400:
+        raise CommandError("--wait: 0 to 86400 seconds.")
+    known = {*Session.objects.order_by().values_list("provider", flat=True).distinct(),
+             *Instance.objects.order_by().values_list("provider", flat=True).distinct()}  # fmt: skip
+    if options["provider"] and options["provider"] not in known:
+        raise CommandError(f"Nothing was ever rented at {options['provider']!r}; "
+                           f"at: {', '.join(sorted(known)) or 'no provider'}.")  # fmt: skip
+
+
+def _named(ids: list[str]) -> list[Session]:
+    wanted = [_uuid(text) for text in ids]
+    found = {session.pk: session for session in Session.objects.filter(pk__in=wanted).defer("onstart", "env")}
+    if missing := [str(pk) for pk in wanted if pk not in found]:
+        raise CommandError(f"No such session: {', '.join(missing)}. Nothing was ended.")
+    return list(found.values())
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise CommandError(f"{text!r} is not a session's id. Nothing was ended.") from error
+
+
+def _all(provider: str | None) -> list[Session]:
+    """Also those that may have a machine there from an earlier attempt."""
+    alive = Session.objects.exclude(status__in=OVER).order_by("created_at")
+    if not provider:
+        return list(alive)
+    there = Instance.objects.filter(provider=provider).exclude(state=State.DESTROYED).values("session")
+    return list(alive.filter(provider=provider) | alive.filter(pk__in=there))
+
+
+def _adopted(provider: str | None) -> list[Instance]:
+    """Machines that no session stands for."""
+    rows = Instance.objects.filter(session=None, state=State.RUNNING)
+    return list(rows.filter(provider=provider) if provider else rows)
