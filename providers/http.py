@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -114,6 +114,10 @@ Observer = Callable[[str, str, str, float], None]
 # Called with (provider, operation, outcome, seconds) after each request. Outcomes: ok, rejected (4xx),
 # limited (429), error (5xx), unusable (redirect, too large, cut off), unreachable.
 observers: list[Observer] = []
+
+# Seconds by which our clock is ahead of each provider's, by the `Date` of its latest answer. Deadlines are kept
+# by our clock; who checks it looks here. Exact to the second and to the answer's own way.
+clock_ahead: dict[str, float] = {}
 
 
 # --- Redaction ----------------------------------------------------------------------------------------
@@ -281,6 +285,8 @@ class Client:
             raise Unavailable(f"{self._what(call)}: no answer ({type(error).__name__})") from None
         except _CutOff as error:
             raise _CutOff(f"{self._what(call)}: {error}") from None
+        if told := _date(response.headers.get("Date")):
+            clock_ahead[self.provider] = (clock.now() - told).total_seconds()
         if 300 <= response.status_code < 400:
             raise NotUnderstood(f"{self._what(call)} was redirected ({response.status_code}), which is not followed")
         return self._answer(response, raw)
@@ -340,12 +346,16 @@ def _retry_after(header: str | None) -> float | None:
         return None
     if header.strip().isdigit():
         return min(float(header.strip()[:9]), _LONGEST_PENALTY)
+    at = _date(header)
+    return None if at is None else min(max(0.0, (at - clock.now()).total_seconds()), _LONGEST_PENALTY)
+
+
+def _date(header: str | None) -> datetime | None:
     try:
-        at = parsedate_to_datetime(header)
+        at = parsedate_to_datetime(header or "")
     except (ValueError, TypeError):
         return None
-    aware = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(0.0, (aware - clock.now()).total_seconds()), _LONGEST_PENALTY)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _seconds(value: Any) -> float:

@@ -3,55 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-import requests
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from gpushopper import signals
+from gpushopper import alarms, signals
 from gpushopper.models import ApiKey
-from providers import clock, registry
+from providers import clock, http, registry
 from providers.base import Provider, ProviderError, Unauthorized
-from sessions.models import Account, Instance
+from sessions.models import Account, Heartbeat
+from sessions.next_step import distance
 
 WELL, DOUBTFUL, ILL = "ok", "warn", "FAIL"
 Finding = tuple[str, str, str]  # verdict, what, what to do
 
+# Deadlines are kept by our clock: half a minute is what NTP never leaves and nobody's bill notices.
 CLOCK_OFF = timedelta(seconds=30)
 
 
 class Command(BaseCommand):
-    help = "Check keys, clock, database, broker, heartbeat and the providers' reach; say what to do."
+    help = (
+        "Check settings, keys, clock, database, broker, heartbeats and the providers' reach, and say what to do. "
+        "Changes nothing and rents nothing. Exit code 0: nothing fails (warnings may be there); 1: something does."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        findings = list(self._findings())
         colour = {WELL: self.style.SUCCESS, DOUBTFUL: self.style.WARNING, ILL: self.style.ERROR}
-        for verdict, what, advice in findings:
+        ill = 0
+        for verdict, what, advice in findings():
+            ill += verdict == ILL
             self.stdout.write(f"{colour[verdict](f'{verdict:<5}')} {what}")
-            if advice:
+            if advice and verdict != WELL:
                 self.stdout.write(f"      {advice}")
-        ill = sum(verdict == ILL for verdict, _, _ in findings)
         if ill:
-            raise CommandError(f"{ill} things need attention.")
-
-    def _findings(self) -> Iterator[Finding]:
-        yield from settings_findings()
-        told = signals.database()
-        yield (WELL, f"database {settings.DATABASES['default']['ENGINE'].rpartition('.')[2]}", "") if told == signals.OK else (
-            ILL, f"database: {told}", "Without it nothing can be rented; what runs is ended by its dead man's switch.")  # fmt: skip
-        if told != signals.OK:
-            return
-        yield from engine_findings()
-        yield from key_findings()
-        for provider in registry.all().values():
-            yield from provider_findings(provider)
-        yield from machine_findings()
+            raise CommandError(f"{ill} {'thing needs' if ill == 1 else 'things need'} attention.")
 
 
-def settings_findings() -> Iterator[Finding]:
+def findings() -> Iterator[Finding]:
+    yield from _settings()
+    database = signals.database()
+    yield _verdict(database, f"database ({settings.DATABASES['default']['ENGINE'].rpartition('.')[2]})",
+                   "Without it nothing can be rented or ended; their own switches end what runs.")  # fmt: skip
+    has_rows = database == signals.OK
+    yield _verdict(signals.broker(), "in-process broker" if settings.EMBEDDED else "broker", "Check CELERY_BROKER_URL.")
+    if has_rows:
+        yield from _engines(clock.now())
+        yield from _api_keys(clock.now())
+    yield from _provider_keys()
+    for provider in registry.all().values():
+        yield from _reach(provider)
+        if has_rows:
+            yield from _sight(provider.name, clock.now())
+    if has_rows:
+        yield from _alarms(clock.now())
+
+
+def _verdict(told: str, what: str, advice: str) -> Finding:
+    return (WELL, what, "") if told == signals.OK else (ILL, f"{what}: {told}", advice)
+
+
+def _settings() -> Iterator[Finding]:
     for name, problem in settings.SETTING_PROBLEMS.items():
         yield ILL, f"setting {name}: {problem}", f"Mend {name} in the environment or in .env."
     if settings.PRODUCTION and settings.MADE_UP_SECRETS:
@@ -60,81 +73,91 @@ def settings_findings() -> Iterator[Finding]:
         yield WELL, f"settings; deployment {settings.DEPLOYMENT_ID}, data in {settings.DATA_DIR}", ""
 
 
-def engine_findings() -> Iterator[Finding]:
-    told = signals.broker()
-    kind = "in-process broker" if settings.EMBEDDED else "broker"
-    yield (WELL, kind, "") if told == signals.OK else (ILL, f"{kind}: {told}", "Check CELERY_BROKER_URL.")
-    told = signals.lifecycle(clock.now())
+def _engines(now: datetime) -> Iterator[Finding]:
     advice = "Start the service: `make run`, or in production the worker and beat containers."
-    yield (WELL, "heartbeat of beat and workers", "") if told == signals.OK else (ILL, f"heartbeat: {told}", advice)
+    yield _verdict(signals.lifecycle(now), "heartbeat of beat and workers", advice)
+    if not settings.GUARDIAN:
+        yield DOUBTFUL, "the guardian is switched off", "GUARDIAN=true keeps a second engine behind beat and workers."
+        return
+    beat = Heartbeat.objects.filter(name="guardian").first()
+    if beat and now - beat.at <= alarms.GUARDIAN_SILENT:
+        yield WELL, f"heartbeat of the guardian, {distance(beat.at, now)}", ""
+    else:
+        since = f"last round {distance(beat.at, now)}" if beat else "no round yet"
+        yield ILL, f"guardian: {since}", "`make run` has it inside; in production start its container."
 
 
-def key_findings() -> Iterator[Finding]:
-    now = clock.now()
-    live = [key for key in ApiKey.objects.all() if key.is_live(now)]
+def _api_keys(now: datetime) -> Iterator[Finding]:
+    live = sum(key.is_live(now) for key in ApiKey.objects.all())
     if live:
-        yield WELL, f"{len(live)} live API keys", ""
+        yield WELL, f"{live} live API {'key' if live == 1 else 'keys'}", ""
     else:
         yield DOUBTFUL, "no API key yet", "`manage.py create_consumer NAME` makes a consumer and prints its key."
+
+
+def _provider_keys() -> Iterator[Finding]:
     for name, problem in registry.load(settings.PROVIDER_ENV).problems.items():
-        yield ILL, f"provider {name}: {problem}", ""
+        yield (
+            ILL,
+            f"provider {name}: {problem}",
+            "Mend its key or address in the environment; it is left out until then.",
+        )
     if not registry.all():
         what = "the sandbox is used" if settings.SANDBOX else "nothing can be rented"
-        yield (
-            DOUBTFUL,
-            f"no provider key is set: {what}",
-            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real.",
-        )
+        yield DOUBTFUL, f"no provider key is set: {what}", \
+            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real."  # fmt: skip
 
 
-def provider_findings(provider: Provider) -> Iterator[Finding]:
+def _reach(provider: Provider) -> Iterator[Finding]:
+    """One read of the account: does it answer, does it take our key, what is its clock."""
     name = provider.name
+    http.clock_ahead.pop(name, None)
     try:
         account = provider.account()
     except Unauthorized as error:
-        yield ILL, f"{name}: the key is rejected ({error})", "Make a new key there. Running sessions stay as they are."
-        return
+        yield ILL, f"{name}: the key is rejected ({error})", \
+            "Make a new key there, set it, restart. Sessions are kept as they are; machines there bill on."  # fmt: skip
     except ProviderError as error:
-        yield ILL, f"{name}: no answer ({error})", "Look at its status page; nothing is concluded from its silence."
-        return
-    balance = "" if account.balance is None else f", balance {account.balance / 1_000_000:.2f} USD"
-    yield WELL, f"{name}: the key works{f', account {account.id}' if account.id else ''}{balance}", ""
-    yield from clock_findings(provider)
+        yield ILL, f"{name}: no usable answer ({error})", \
+            "Look at its status page and at our network. Nothing is concluded from its silence."  # fmt: skip
+    else:
+        balance = "" if account.balance is None else f", balance {account.balance / 1_000_000:.2f} USD"
+        yield WELL, f"{name}: answers and takes our key{f', account {account.id}' if account.id else ''}{balance}", ""
+    yield from _clock(name)
+
+
+def _clock(name: str) -> Iterator[Finding]:
+    ahead = http.clock_ahead.get(name)
+    if ahead is None:
+        yield DOUBTFUL, f"clock: {name} told no time to compare it with", \
+            "Make sure that this machine's clock is kept by NTP: deadlines follow it."  # fmt: skip
+    elif abs(ahead) > CLOCK_OFF.total_seconds():
+        word = "ahead of" if ahead > 0 else "behind"
+        early = "early" if ahead > 0 else "late"
+        yield ILL, f"clock: {abs(ahead):.0f} s {word} {name}'s", \
+            f"Sessions end that much too {early}. Set it right and keep it by NTP."  # fmt: skip
+    else:
+        yield WELL, f"clock, within {CLOCK_OFF.total_seconds():.0f} s of {name}'s", ""
+
+
+def _sight(name: str, now: datetime) -> Iterator[Finding]:
     row = Account.objects.filter(provider=name).first()
     if row is None or row.looked_at is None:
         yield DOUBTFUL, f"{name}: never listed completely", "`manage.py reconcile` lists it now."
-    elif clock.now() - row.looked_at > timedelta(minutes=15):
-        yield ILL, f"{name}: last complete listing at {row.looked_at:%Y-%m-%d %H:%M} UTC: {row.error}", \
-            "Until it is listed again nothing new is created there."  # fmt: skip
-    if row is not None and row.brake:
-        yield ILL, f"{name}: {row.brake}", "Look at the adopted machines in the admin, then release the brake there."
-
-
-def machine_findings() -> Iterator[Finding]:
-    late = Instance.objects.filter(deadline__lt=clock.now() - timedelta(minutes=10)).exclude(state="destroyed")
-    for row in late.exclude(machine_id=""):
-        yield ILL, f"machine {row.machine_id} at {row.provider} outlives its deadline {row.deadline:%H:%M}", \
-            f"Asked {row.asks} times. See it there, destroy it by hand if need be; it is asked for until it is gone."  # fmt: skip
-    if not late.exists():
-        yield WELL, "no machine outlives its deadline", ""
-
-
-def clock_findings(provider: Provider) -> Iterator[Finding]:
-    """Deadlines are kept by our clock: compared with the provider's `Date`."""
-    url = getattr(provider, "base_url", "")
-    told = _date_of(url) if url else None
-    if told is None:
-        return
-    off = clock.now() - told
-    if abs(off) > CLOCK_OFF:
-        yield ILL, f"our clock is {off.total_seconds():+.0f} s off {provider.name}'s", "Deadlines follow it: start NTP."
+    elif now - row.looked_at > alarms.blind_after():
+        yield ILL, f"{name}: last complete listing {distance(row.looked_at, now)} {row.error}".rstrip(), \
+            "Until it is listed again nothing new is created there. `manage.py reconcile` tries it now."  # fmt: skip
     else:
-        yield WELL, f"clock, within {CLOCK_OFF.total_seconds():.0f} s of {provider.name}'s", ""
+        yield WELL, f"{name}: listed completely {distance(row.looked_at, now)}", ""
 
 
-def _date_of(url: str) -> datetime | None:
-    try:
-        told = requests.head(url, timeout=5, allow_redirects=False).headers.get("Date")
-        return parsedate_to_datetime(told).astimezone(UTC) if told else None
-    except (requests.RequestException, ValueError):
-        return None
+# Said above in other words already.
+_TOLD_ABOVE = frozenset({"no_heartbeat", "provider_blind"})
+
+
+def _alarms(now: datetime) -> Iterator[Finding]:
+    standing = [trouble for trouble in alarms.current(now) if trouble.name not in _TOLD_ABOVE]
+    for trouble in standing:
+        yield ILL, trouble.what, f"{trouble.meanwhile} {trouble.advice}"
+    if not standing:
+        yield WELL, "no machine outlives its deadline, no end is overdue, no brake is applied", ""
