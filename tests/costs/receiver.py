@@ -43,6 +43,13 @@ class Got:
         return True
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller who does not like the certificate hangs up; that is no news."""
+
+
 class Receiver:
     """Answers 204, or what is queued in `answers`; while `hold` is cleared, nobody gets an answer."""
 
@@ -53,8 +60,7 @@ class Receiver:
         self.hold = threading.Event()
         self.hold.set()
         self.arrived = threading.Semaphore(0)
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._door())
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", 0), self._door())
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)

@@ -434,7 +434,7 @@ def test_each_budget_is_looked_at_once_in_its_interval(virtual: FakeClock, monke
         tasks.tick()
         budgets.watch(virtual.now())
         virtual.advance(1)
-    assert len(looks) == 4
+    assert len(looks) == 6
 
 
 def test_a_budgets_own_webhook_is_told_of_it_only(alice: APIClient, receiver: Receiver, virtual: FakeClock,
