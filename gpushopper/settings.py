@@ -28,6 +28,7 @@ _database_path = env.text("DATABASE_PATH") or str(DATA_DIR / "gpu-shopper.db")
 DATABASES = {"default": environ.Env.db_url_config(_database_url or f"sqlite:///{Path(_database_path).absolute()}")}
 _database = DATABASES["default"]
 if _database["ENGINE"].endswith("sqlite3"):
+    _database["CONN_MAX_AGE"] = None  # Opening the file anew for each request costs more than most requests.
     _database["OPTIONS"] = {
         # Writers queue up instead of failing: without IMMEDIATE, 6 in 10 contended writes end in
         # "database is locked". FULL, since a power cut must not lose the intent to rent a machine.
@@ -139,6 +140,7 @@ SECURE_REDIRECT_EXEMPT = [r"^health/?$", r"^ready/?$", r"^metrics/?$"]  # Monito
 SECURE_HSTS_SECONDS = round(env.duration("HSTS", "30d", most="730d").total_seconds()) if HTTPS else 0
 # What holds for the other names of the domain, and for browsers' preload lists, its owner decides.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+CSRF_FAILURE_VIEW = "rest.errors.csrf_failure"
 SESSION_COOKIE_AGE = int(timedelta(hours=12).total_seconds())
 
 INSTALLED_APPS = [
@@ -212,8 +214,9 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_PARSER_CLASSES": ["rest.bodies.StrictJSON"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "rest.negotiation.Negotiation",
+    "DEFAULT_SCHEMA_CLASS": "gpushopper.schema.Operation",
     "EXCEPTION_HANDLER": "rest.errors.exception_handler",
     "COERCE_DECIMAL_TO_STRING": False,
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%SZ",
@@ -232,6 +235,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "PREPROCESSING_HOOKS": ["gpushopper.schema.without_slash"],
+    "POSTPROCESSING_HOOKS": ["gpushopper.schema.with_errors"],
 }
 
 # --- Celery: messages only wake somebody; what has to happen is in rows (docs/architecture.md) ----------

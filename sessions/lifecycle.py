@@ -343,7 +343,8 @@ def _running(facts: Facts, limits: Limits, now: datetime) -> Action:
         return End(Reason.IDLE)
     if _keys_due(facts, now, KEYS_AGAIN_RUNNING):
         return AttachKeys()
-    inspect_at = facts.inspected_at and facts.inspected_at + facts.inspect_every
+    # Without a way in there is nothing to look at, and no instant at which to try.
+    inspect_at = facts.inspected_at + facts.inspect_every if facts.inspected_at and facts.has_target else None
     if facts.has_target and (inspect_at is None or now >= inspect_at or facts.dead_man_due):
         return Inspect()
     return Wait(min(inspect_at or facts.deadline, facts.deadline))

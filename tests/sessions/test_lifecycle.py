@@ -354,3 +354,8 @@ def test_every_state_can_reach_its_proven_end() -> None:
             break
         reachable = more
     assert reachable == set(State)
+
+
+def test_a_running_machine_without_a_way_in_waits_for_its_deadline_and_not_for_the_past() -> None:
+    adopted = facts(State.RUNNING, inspected_at=at(0), seen_at=at(3600), looked_at=at(3600), has_target=False)
+    assert decide(adopted, LIMITS, at(3601)) == Wait(T0 + DAY)
