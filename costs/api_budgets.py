@@ -14,7 +14,6 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from costs import budgeting, budgets, webhooks
 from costs.api_webhooks import checked_url
@@ -24,10 +23,10 @@ from costs.models.budgets import default_thresholds
 from providers import clock
 from providers.money import micros
 from rest.access import consumer_filter, principal
+from rest.doors import Door
 from rest.errors import bad_field, conflict, not_found
-from rest.params import Paged, Strict, read_query
+from rest.params import Paged, Strict, check_body
 from sessions import shapes
-from sessions.api import check_body
 from sessions.models import Session
 
 MOST_USD = 1_000_000_000
@@ -111,11 +110,14 @@ def may_change(request: Request, budget: Budget) -> bool:
     return principal(request).is_operator or not budget.by_operator
 
 
-class Budgets(APIView):
+class Budgets(Door):
+    queries = {"GET": BudgetQuery}
+    bodies = ("POST",)
+
     @extend_schema(parameters=[BudgetQuery], responses=BudgetPage)
     def get(self, request: Request) -> Response:
         """One's own budgets (an operator: everybody's), and where each stands."""
-        query = read_query(BudgetQuery, request)
+        query = self.query
         found = visible(request)
         if (consumer := consumer_filter(request, query.get("consumer_id"))) is not None:
             found = found.filter(consumer=consumer)
@@ -139,7 +141,9 @@ class Budgets(APIView):
         return Response(answer, status=201, headers={"Location": f"/api/v1/budgets/{budget.pk}"})
 
 
-class OneBudget(APIView):
+class OneBudget(Door):
+    bodies = ("PUT",)
+
     @extend_schema(responses=BudgetShape)
     def get(self, request: Request, pk: UUID) -> Response:
         return Response(budgets_json(request, [find(request, pk)], clock.now())[0])

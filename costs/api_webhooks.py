@@ -11,16 +11,15 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from costs import budgets, targets, webhooks
 from costs.models import Delivery, Endpoint
 from providers import clock
 from rest.access import Principal, consumer_filter, principal
+from rest.doors import Door
 from rest.errors import bad_field, conflict, not_found
-from rest.params import Paged, Strict, read_query
+from rest.params import Paged, Strict, check_body
 from sessions import shapes
-from sessions.api import Nothing, check_body
 
 MOST_ENDPOINTS = 20
 
@@ -112,11 +111,14 @@ def checked_url(field: str, url: str) -> str:
     return url
 
 
-class Webhooks(APIView):
+class Webhooks(Door):
+    queries = {"GET": WebhookQuery}
+    bodies = ("POST",)
+
     @extend_schema(parameters=[WebhookQuery], responses=WebhookPage)
     def get(self, request: Request) -> Response:
         """One's own endpoints (an operator: everybody's), without their secrets."""
-        query = read_query(WebhookQuery, request)
+        query = self.query
         found = visible(request)
         if (consumer := consumer_filter(request, query.get("consumer_id"))) is not None:
             found = found.filter(consumer=consumer)
@@ -158,7 +160,7 @@ def _events(owner: str, data: dict[str, Any]) -> list[str]:
     return [event for event in allowed if event in asked]
 
 
-class OneWebhook(APIView):
+class OneWebhook(Door):
     @extend_schema(responses=WebhookShape)
     def get(self, request: Request, pk: UUID) -> Response:
         return Response(webhook_json(find(request, pk)))
@@ -170,11 +172,10 @@ class OneWebhook(APIView):
         return Response(status=204)
 
 
-class Rotate(APIView):
+class Rotate(Door):
     @extend_schema(request=None, responses=RotatedWebhook)
     def post(self, request: Request, pk: UUID) -> Response:
         """A new secret, shown this once. The old one signs as well for 24 hours."""
-        check_body(Nothing, request)
         endpoint = find(request, pk)
         webhooks.rotate(endpoint, clock.now())
         shown = {
@@ -184,11 +185,13 @@ class Rotate(APIView):
         return Response(shown, headers=NO_STORE)
 
 
-class Deliveries(APIView):
+class Deliveries(Door):
+    queries = {"GET": Paged}
+
     @extend_schema(parameters=[Paged], responses=DeliveryPage)
     def get(self, request: Request, pk: UUID) -> Response:
         """What was sent, or waits to be, newest first, with every attempt. Kept for 30 days."""
-        query = read_query(Paged, request)
+        query = self.query
         found = Delivery.objects.filter(endpoint=find(request, pk))
         rows = found.prefetch_related("attempts")[query["offset"] : query["offset"] + query["limit"]]
         page = [delivery_json(row) for row in rows]

@@ -14,20 +14,22 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from gpushopper import figures
 from gpushopper.celery import app
 from inventory.models import Source
 from providers import clock, registry
+from rest.doors import Door
 from rest.errors import envelope
+from rest.negotiation import TheOneFormat
 from sessions.models import Account, Heartbeat
 from sessions.shapes import instant
 
@@ -39,22 +41,56 @@ BROKER_TIMEOUT = 2.0
 # --- Health ---------------------------------------------------------------------------------------------
 
 
-def health(request: HttpRequest) -> HttpResponse:
-    """503 when the service can't keep its promises: no database, or nobody looks after what is due."""
-    now = clock.now()
-    services = _services(now)
-    vital = services["database"] == OK and services["lifecycle"] == OK
-    status = "unhealthy" if not vital else OK if all(word == OK for word in services.values()) else "degraded"
-    body = {"status": status, "timestamp": instant(now), "services": services}
-    return _not_cached(JsonResponse(body, status=200 if vital else 503), vital)
+class HealthServices(serializers.Serializer[Any]):
+    """`ok`, or what is wrong and what to do."""
+
+    database = serializers.CharField()
+    broker = serializers.CharField()
+    lifecycle = serializers.CharField()
+    inventory = serializers.CharField()
+    ready = serializers.CharField()
 
 
-def ready(request: HttpRequest) -> HttpResponse:
-    now = clock.now()
-    is_ready = database() == OK and lifecycle(now) == OK
-    return _not_cached(
-        JsonResponse({"ready": is_ready, "timestamp": instant(now)}, status=200 if is_ready else 503), is_ready
-    )
+class HealthShape(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["ok", "degraded", "unhealthy"])
+    timestamp = serializers.DateTimeField()
+    services = HealthServices()
+
+
+class ReadyShape(serializers.Serializer[Any]):
+    ready = serializers.BooleanField()
+    timestamp = serializers.DateTimeField()
+
+
+class Open(Door):
+    """For monitors: nobody is asked for a key, and one that can't be checked is no hindrance."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = TheOneFormat
+
+
+class Health(Open):
+    @extend_schema(responses={200: HealthShape, 503: HealthShape}, auth=[])
+    def get(self, request: Request) -> HttpResponse:
+        """503 when the service can't keep its promises: no database, or nobody looks after what is due."""
+        now = clock.now()
+        services = _services(now)
+        vital = services["database"] == OK and services["lifecycle"] == OK
+        status = "unhealthy" if not vital else OK if all(word == OK for word in services.values()) else "degraded"
+        body = {"status": status, "timestamp": instant(now), "services": services}
+        return _not_cached(Response(body, status=200 if vital else 503), vital)
+
+
+class Ready(Open):
+    @extend_schema(responses={200: ReadyShape, 503: ReadyShape}, auth=[])
+    def get(self, request: Request) -> HttpResponse:
+        """Whether the service can take what it is asked."""
+        now = clock.now()
+        is_ready = database() == OK and lifecycle(now) == OK
+        body = {"ready": is_ready, "timestamp": instant(now)}
+        return _not_cached(Response(body, status=200 if is_ready else 503), is_ready)
 
 
 def _not_cached(response: HttpResponse, fine: bool) -> HttpResponse:
@@ -120,6 +156,9 @@ def inventory(now: datetime) -> str:
     enabled = registry.all()
     if not enabled:
         return "no provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN"
+    rejected = Account.objects.filter(unauthorized=True, provider__in=list(enabled)).values_list("provider", flat=True)
+    if rejected:
+        return f"credentials rejected by {', '.join(sorted(rejected))}; mend the key. Sessions are kept as they are"
     sources = {source.provider: source for source in Source.objects.all()}
     old = [name for name in enabled if name not in sources or sources[name].is_stale(now)]
     return f"old offers: {', '.join(sorted(old))}" if old else OK
@@ -128,14 +167,17 @@ def inventory(now: datetime) -> str:
 # --- Metrics ----------------------------------------------------------------------------------------------
 
 
-def metrics(request: HttpRequest) -> HttpResponse:
-    if settings.METRICS_TOKEN and not _may_read(request):
-        answer = JsonResponse(envelope("not_authenticated", "Send METRICS_TOKEN as a bearer token."), status=401)
-        answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
-        return answer
-    ours = CollectorRegistry()
-    ours.register(figures.Figures(clock.now()))
-    return HttpResponse(generate_latest(ours) + generate_latest(_requests()), content_type=CONTENT_TYPE_LATEST)
+class Metrics(Open):
+    @extend_schema(responses={(200, "text/plain"): str}, auth=[{}, {"metricsToken": []}])
+    def get(self, request: Request) -> HttpResponse:
+        """The figures, for Prometheus. Open unless METRICS_TOKEN is set."""
+        if settings.METRICS_TOKEN and not _may_read(request):
+            answer = Response(envelope("not_authenticated", "Send METRICS_TOKEN as a bearer token."), status=401)
+            answer["WWW-Authenticate"] = 'Bearer realm="metrics"'
+            return answer
+        ours = CollectorRegistry()
+        ours.register(figures.Figures(clock.now()))
+        return HttpResponse(generate_latest(ours) + generate_latest(_requests()), content_type=CONTENT_TYPE_LATEST)
 
 
 def _requests() -> CollectorRegistry:
@@ -147,9 +189,9 @@ def _requests() -> CollectorRegistry:
     return together
 
 
-def _may_read(request: HttpRequest) -> bool:
+def _may_read(request: Request) -> bool:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(token.strip(), settings.METRICS_TOKEN)
+    return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), settings.METRICS_TOKEN.encode())
 
 
 # --- Providers --------------------------------------------------------------------------------------------
@@ -171,7 +213,7 @@ class ProviderList(serializers.Serializer[Any]):
     count = serializers.IntegerField()
 
 
-class Providers(APIView):
+class Providers(Door):
     @extend_schema(responses=ProviderList)
     def get(self, request: Request) -> Response:
         """The providers, and how well we see their accounts."""

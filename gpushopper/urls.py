@@ -7,28 +7,32 @@ from typing import Any
 
 from django.contrib import admin
 from django.urls import URLPattern, include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 import costs.urls
 import inventory.urls
 import sessions.urls
-from gpushopper import signals
+from gpushopper import docs, signals
 
 API = "api/v1/"
 
 
 def routes(*apps: list[tuple[str, Callable[..., Any], str]]) -> list[URLPattern]:
-    """`(regular expression under /api/v1, view, name)` of each app, with an optional trailing slash."""
-    return [re_path(rf"^{API}{route}/?$", view, name=name) for app in apps for route, view, name in app]
+    """`(regular expression under /api/v1, view, name)` of each app."""
+    return [both(f"{API}{route}", view, name) for app in apps for route, view, name in app]
+
+
+def both(route: str, view: Callable[..., Any], name: str) -> URLPattern:
+    """With and without a slash at its end; a redirect from one to the other would drop a body."""
+    return re_path(rf"^{route}/?\Z", view, name=name)
 
 
 urlpatterns = [
     *routes(inventory.urls.ROUTES, sessions.urls.ROUTES, costs.urls.ROUTES, signals.ROUTES),
-    path(f"{API}schema", SpectacularAPIView.as_view(), name="schema"),
-    path(f"{API}docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
-    re_path(r"^health/?$", signals.health, name="health"),
-    re_path(r"^ready/?$", signals.ready, name="ready"),
-    re_path(r"^metrics/?$", signals.metrics, name="metrics"),
+    both(f"{API}schema", docs.Schema.as_view(), "schema"),
+    both(f"{API}docs", docs.Docs.as_view(), "docs"),
+    both("health", signals.Health.as_view(), "health"),
+    both("ready", signals.Ready.as_view(), "ready"),
+    both("metrics", signals.Metrics.as_view(), "metrics"),
     path("", signals.front_door),
     path("admin/", admin.site.urls),
     path("api-auth/", include("rest_framework.urls")),

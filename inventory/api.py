@@ -8,18 +8,19 @@ from typing import Any
 
 from django.conf import settings
 from django.http import QueryDict
+from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from inventory import menu, selection
 from inventory.models import Offer, Source
 from providers import clock, registry
 from providers.money import usd
+from rest.doors import Door
 from rest.errors import not_found
-from rest.params import Paged, Query, number, read_query
+from rest.params import Paged, Query, number
 
 
 class Bounds(Query):
@@ -34,8 +35,8 @@ class Bounds(Query):
     gpu_count = serializers.IntegerField(min_value=0, max_value=1024, required=False, help_text="At least.")
     min_gpu_count = serializers.IntegerField(min_value=0, max_value=1024, required=False, help_text="The same.")
     max_price = number(most="100000", required=False, help_text="USD per hour, for the whole machine.")
-    min_reliability = serializers.FloatField(min_value=0, max_value=1, required=False)
-    min_availability_confidence = serializers.FloatField(min_value=0, max_value=1, required=False)
+    min_reliability = number(most="1", required=False)
+    min_availability_confidence = number(most="1", required=False)
     min_cuda = serializers.RegexField(r"\A\d{1,3}(\.\d{1,3})?\Z", required=False, help_text="Such as 12.4.")
     location = serializers.CharField(required=False, max_length=100, help_text="A part of it, in any case.")
     country = serializers.RegexField(r"\A[A-Za-z]{2}\Z", required=False, help_text="ISO 3166 alpha-2.")
@@ -108,7 +109,9 @@ class MenuShape(serializers.Serializer[Any]):
     as_of = serializers.DictField(child=AsOf(), help_text="By provider.")
 
 
-class Menu(APIView):
+class Menu(Door):
+    queries = {"GET": MenuQuery}
+
     @extend_schema(
         parameters=[MenuQuery, OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)],
         responses={200: MenuShape, 304: OpenApiResponse(description="Unchanged since that `ETag`.")},
@@ -118,16 +121,25 @@ class Menu(APIView):
         now = clock.now()
         sources = {source.provider: source for source in Source.objects.filter(provider__in=list(registry.all()))}
         tag = etag(request, sources, now)
-        query = read_query(MenuQuery, request)
-        if tag in request.headers.get("If-None-Match", ""):
-            return Response(status=304, headers={"ETag": tag})
+        query = self.query
+        if is_known(tag, request.headers.get("If-None-Match", "")):
+            return Response(status=304, headers={"ETag": tag, "Cache-Control": CACHE_CONTROL})
         fitting = menu.on_menu(menu.criteria(query))
         if query.get("max_price") == 0:
             fitting = fitting.none()
         page = fitting.order_by(*selection.SORTS[query["sort"]])
         shown = [offer_json(offer) for offer in page[query["offset"] : query["offset"] + query["limit"]]]
         body = {"offers": shown, "count": len(shown), "total": fitting.count(), "as_of": as_of(sources, now)}
-        return Response(body, headers={"ETag": tag, "Cache-Control": "private, no-cache"})
+        return Response(body, headers={"ETag": tag, "Cache-Control": CACHE_CONTROL})
+
+
+CACHE_CONTROL = "private, no-cache"
+
+
+def is_known(tag: str, if_none_match: str) -> bool:
+    """Weakly compared (RFC 9110 13.1.2): proxies drop or add the `W/`."""
+    given = parse_etags(if_none_match)
+    return given == ["*"] or tag.removeprefix("W/") in [known.removeprefix("W/") for known in given]
 
 
 def etag(request: Request, sources: dict[str, Source], now: datetime) -> str:
@@ -149,11 +161,10 @@ def as_of(sources: dict[str, Source], now: datetime) -> dict[str, Any]:
     }
 
 
-class OneOffer(APIView):
+class OneOffer(Door):
     @extend_schema(responses=OfferShape)
     def get(self, request: Request, offer_id: str) -> Response:
-        read_query(Query, request)
-        offer = menu.find(offer_id)
+        offer = menu.find(offer_id) if "\0" not in offer_id else None  # PostgreSQL knows no such text
         if offer is None:
             raise not_found("offer on the menu now")
         return Response(offer_json(offer))

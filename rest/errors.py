@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from rest_framework import exceptions, status
@@ -53,6 +55,25 @@ def not_found(what: str) -> Problem:
     return Problem("not_found", f"No such {what}.", status_code=status.HTTP_404_NOT_FOUND)
 
 
+# Of the SQL standard and PostgreSQL: what a query meets before the migrations have run.
+_NOT_MIGRATED = ("42P01", "42703")  # undefined table, undefined column
+RETRY_AFTER_SECONDS = 5
+
+
+def is_away(exc: BaseException | None) -> bool:
+    """The database does not answer, is full or locked, or is not migrated: not the client's fault, nor for ever."""
+    if isinstance(exc, OperationalError | InterfaceError):
+        return True
+    return isinstance(exc, DatabaseError) and getattr(exc.__cause__, "sqlstate", None) in _NOT_MIGRATED
+
+
+def not_ready() -> Problem:
+    return Problem(
+        "not_ready", "The service can't reach its database just now. Nothing you rented is lost by it; try again.",
+        status_code=status.HTTP_503_SERVICE_UNAVAILABLE, retry_after=RETRY_AFTER_SECONDS,
+    )  # fmt: skip
+
+
 def envelope(error_type: str, error: str, fields: dict[str, list[str]] | None = None) -> dict[str, Any]:
     return {
         "error": error,
@@ -68,6 +89,9 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         exc = exceptions.NotFound("There is nothing here by that name.")
     elif isinstance(exc, PermissionDenied):
         exc = exceptions.PermissionDenied()
+    elif is_away(exc):
+        log.error("The database did not serve a request: %s. It is answered 503.", type(exc).__name__)
+        exc = not_ready()
     if not isinstance(exc, exceptions.APIException):
         return None  # A bug of ours: Django logs it and `server_error` answers.
     response = Response(_body(exc), status=exc.status_code)
@@ -131,10 +155,19 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, 404, "not_found", f"There is nothing at {request.path}. See /api/v1/docs.")
+    return _answer(request, 404, "not_found", f"There is nothing at {request.path[:200]}. See /api/v1/docs.")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return _answer(request, 403, "csrf_failed", "This form has grown old, or came from elsewhere. Load the page again.")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    if is_away(sys.exc_info()[1]):
+        problem = not_ready()
+        response = _answer(request, problem.status_code, problem.error_type, str(problem.detail))
+        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
     return _answer(
         request, 500, "internal_error",
         "Something went wrong on our side; nothing you rented is lost by it. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.request import Request
+
+from rest.errors import bad_field
 
 # What the framework itself reads from a URL.
 FRAMEWORK_PARAMS = frozenset({"format"})
@@ -24,7 +27,7 @@ class Strict(serializers.Serializer[Any]):
         if isinstance(data, Mapping):
             unknown = set(data) - set(self.fields) - {"csrfmiddlewaretoken"}
             if unknown:
-                raise serializers.ValidationError({name: [UNKNOWN] for name in sorted(unknown)})
+                raise serializers.ValidationError({str(name)[:100]: [UNKNOWN] for name in sorted(unknown)[:20]})
         value: dict[str, Any] = super().to_internal_value(data)
         return value
 
@@ -61,8 +64,32 @@ def read_query(serializer_class: type[Query], request: Request) -> dict[str, Any
     return dict(serializer.validated_data)
 
 
-def number(*, least: str = "0", most: str, **kwargs: Any) -> serializers.DecimalField:
-    """A finite decimal within bounds: NaN, Infinity, and numbers beyond `most` are refused by name."""
-    return serializers.DecimalField(
-        max_digits=20, decimal_places=9, min_value=Decimal(least), max_value=Decimal(most), **kwargs
-    )
+class Nothing(Strict):
+    """A body without fields."""
+
+
+def check_body(serializer_class: type[Strict], request: Request) -> dict[str, Any]:
+    """The checked body of `request`; raises a 400 which names each bad field."""
+    if not isinstance(request.data, dict):
+        raise bad_field("body", "Send one JSON object.")
+    serializer = serializer_class(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+
+
+class Number(serializers.FloatField):
+    """A finite number within bounds, read as the decimal that was written; `0.3333333333333333` is one too."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        text = "" if isinstance(data, bool) else str(data).strip() if isinstance(data, str | int | float) else ""
+        if not _NUMBER.fullmatch(text):
+            self.fail("invalid")
+        return Decimal(text)
+
+
+def number(*, least: str = "0", most: str, **kwargs: Any) -> Number:
+    """NaN, Infinity, what is negative, and what is beyond `most` are refused by name."""
+    return Number(min_value=Decimal(least), max_value=Decimal(most), **kwargs)  # type: ignore[arg-type]

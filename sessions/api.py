@@ -13,25 +13,30 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from providers import clock
 from rest import waiting
 from rest.access import consumer_filter, principal
+from rest.doors import Door
 from rest.errors import Problem, bad_field, conflict, not_found
-from rest.params import Paged, Strict, number, read_query
+from rest.params import Paged, Strict, check_body, number
 from sessions import controller, replies, shapes
 from sessions.lifecycle import LIVE, OVER, Reason, Status
-from sessions.models import Event, Session
-from sessions.order import Order, read_order
+from sessions.models import Event, Reply, Session
+from sessions.order import SHORTEST_HOURS, Order, read_order
 from sessions.rows import tell
 
 KEY_KEPT = timedelta(hours=24)
 
-PREFER = OpenApiParameter("Prefer", str, OpenApiParameter.HEADER, description="`wait=N`: answer when it has "
-                          "settled or N seconds (at most 120) are over.")  # fmt: skip
-IDEMPOTENCY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER, description="1 to 255 visible "
-                               "ASCII characters; the same key and body get the first answer again, for 24 h.")  # fmt: skip
+PREFER = OpenApiParameter(
+    "Prefer", str, OpenApiParameter.HEADER,
+    description="`wait=N`: answer when it has settled or N seconds (at most 120) are over.",
+)  # fmt: skip
+IDEMPOTENCY = OpenApiParameter(
+    "Idempotency-Key", str, OpenApiParameter.HEADER,
+    description="1 to 255 visible ASCII characters; the same key and body get the first answer again, for 24 h. "
+    "A refused wish keeps no answer: mend it and send it with the same key.",
+)  # fmt: skip
 
 
 class SessionQuery(Paged):
@@ -41,13 +46,9 @@ class SessionQuery(Paged):
 
 
 class Extension(Strict):
-    additional_hours = number(least="0.001", most="744")
+    additional_hours = number(least=SHORTEST_HOURS, most="8760")
     override = serializers.BooleanField(default=False, help_text="Operators only: beyond the hard maximum.")
     reason = serializers.CharField(required=False, max_length=300, help_text="Needed with `override`.")
-
-
-class Nothing(Strict):
-    """A body without fields."""
 
 
 def visible(request: Request) -> QuerySet[Session]:
@@ -68,19 +69,14 @@ def actor(request: Request) -> str:
     return str(principal(request))
 
 
-def check_body(serializer_class: type[Strict], request: Request) -> dict[str, Any]:
-    if not isinstance(request.data, dict):
-        raise bad_field("body", "Send one JSON object.")
-    serializer = serializer_class(data=request.data)
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
+class Sessions(Door):
+    queries = {"GET": SessionQuery}
+    bodies = ("POST",)
 
-
-class Sessions(APIView):
     @extend_schema(parameters=[SessionQuery], responses=shapes.SessionPage)
     def get(self, request: Request) -> Response:
         """One's own sessions (an operator: everybody's), newest first."""
-        query = read_query(SessionQuery, request)
+        query = self.query
         sessions = visible(request)
         if (consumer := consumer_filter(request, query.get("consumer_id"))) is not None:
             sessions = sessions.filter(consumer=consumer)
@@ -102,19 +98,15 @@ class Sessions(APIView):
         data = check_body(Order, request)
         key = replies.key_of(request)
         with transaction.atomic():
-            kept = replies.claim(key, str(principal(request)), request.data) if key else None
+            kept = replies.claim(key, actor(request), request.data) if key else None
             if kept is not None and kept.status_code:
-                return Response(replies.body_of(kept), status=kept.status_code)
+                return _again(request, kept)
             session, private_key = self._begin(request, data)
             answer = {"session": shapes.session_json(session), "ssh_private_key": private_key}
             if kept is not None:
                 replies.keep(kept, 201, answer)
-        if seconds := waiting.wanted(request):
-            answer["session"] = settle(session, seconds, (Status.RUNNING, *OVER))
-            if kept is not None:
-                replies.keep(kept, 201, answer)
-        response = Response(answer, status=201, headers={"Location": f"/api/v1/sessions/{session.pk}"})
-        return waiting.applied(response, seconds)
+        answer["session"], seconds = settle(request, session, (Status.RUNNING, *OVER))
+        return waiting.applied(_created(answer), seconds)
 
     def _begin(self, request: Request, data: dict[str, Any]) -> tuple[Session, str | None]:
         now = clock.now()
@@ -134,17 +126,37 @@ class Sessions(APIView):
         return session, private_key
 
 
-def settle(session: Session, seconds: int, wanted: tuple[Status, ...]) -> dict[str, Any]:
-    """Wait until the session has one of the wanted statuses; what it looks like then."""
+def _created(answer: dict[str, Any]) -> Response:
+    location = f"/api/v1/sessions/{answer['session']['id']}"
+    return Response(answer, status=201, headers={"Location": location, "Cache-Control": "no-store"})
+
+
+def _again(request: Request, kept: Reply) -> Response:
+    """The first answer to this Idempotency-Key; a private key in it is read once more, and that is told."""
+    answer = replies.body_of(kept)
+    if answer["ssh_private_key"]:
+        session = Session.objects.get(pk=answer["session"]["id"])
+        tell("ssh_key_read", "The private key was given again, for its Idempotency-Key.", clock.now(),
+             session=session, actor=actor(request))  # fmt: skip
+    return _created(answer)
+
+
+def settle(request: Request, session: Session, wanted: tuple[Status, ...]) -> tuple[dict[str, Any], int]:
+    """What the session looks like when it has one of the wanted statuses, or the wait that was preferred is over.
+
+    And the seconds that were waited at most; 0: none.
+    """
+    seconds = waiting.wanted(request)
 
     def settled() -> bool:
         return Session.objects.filter(pk=session.pk, status__in=wanted).exists()
 
-    waiting.until(settled, seconds)
-    return shapes.session_json(Session.objects.prefetch_related("instances").get(pk=session.pk))
+    waited = waiting.until(settled, seconds)
+    shown = shapes.session_json(Session.objects.prefetch_related("instances").get(pk=session.pk))
+    return shown, seconds if waited else 0
 
 
-class OneSession(APIView):
+class OneSession(Door):
     @extend_schema(responses=shapes.SessionShape)
     def get(self, request: Request, pk: UUID) -> Response:
         return Response(shapes.session_json(find(request, pk)))
@@ -158,16 +170,14 @@ class OneSession(APIView):
 
 
 def ending(request: Request, session: Session) -> Response:
-    seconds = waiting.wanted(request)
-    shown = settle(session, seconds, OVER)
+    shown, seconds = settle(request, session, OVER)
     return waiting.applied(Response({"session": shown}, status=202), seconds)
 
 
-class Done(APIView):
+class Done(Door):
     @extend_schema(parameters=[PREFER], request=None, responses={202: shapes.SessionAnswer})
     def post(self, request: Request, pk: UUID) -> Response:
         """The work is done: the machine is destroyed, and the bill ends."""
-        check_body(Nothing, request)
         session = find(request, pk)
         if session.is_over:
             raise conflict("already_ended", f"This session has {session.status} already.")
@@ -175,13 +185,15 @@ class Done(APIView):
         return ending(request, session)
 
 
-class Extend(APIView):
+class Extend(Door):
+    bodies = ("POST",)
+
     @extend_schema(request=Extension, responses=shapes.Extended)
     def post(self, request: Request, pk: UUID) -> Response:
         """Move the deadline, up to the hard maximum."""
+        session = find(request, pk)
         data = check_body(Extension, request)
         override = self._override(request, data)
-        session = find(request, pk)
         additional = timedelta(hours=float(data["additional_hours"]))
         try:
             extended = controller.extend(
@@ -213,17 +225,19 @@ def over_hard_maximum(session: Session) -> Problem:
     )
 
 
-class Events(APIView):
+class Events(Door):
+    queries = {"GET": Paged}
+
     @extend_schema(parameters=[Paged], responses=shapes.EventPage)
     def get(self, request: Request, pk: UUID) -> Response:
         """The timeline, oldest first."""
-        query = read_query(Paged, request)
+        query = self.query
         events = Event.objects.filter(session=find(request, pk))
         page = [shapes.event_json(e) for e in events[query["offset"] : query["offset"] + query["limit"]]]
         return Response({"events": page, "count": len(page), "total": events.count()})
 
 
-class DiagnosticsView(APIView):
+class DiagnosticsView(Door):
     @extend_schema(responses=shapes.Diagnostics)
     def get(self, request: Request, pk: UUID) -> Response:
         """How a running session is doing, and which safeguards are armed."""
@@ -234,7 +248,7 @@ class DiagnosticsView(APIView):
         return Response(shapes.diagnostics(session, row, clock.now()))
 
 
-class SshKey(APIView):
+class SshKey(Door):
     @extend_schema(responses=shapes.KeyShape)
     def get(self, request: Request, pk: UUID) -> Response:
         """The private key again, until it is acknowledged or 24 hours have passed."""
@@ -255,5 +269,7 @@ class SshKey(APIView):
     def delete(self, request: Request, pk: UUID) -> Response:
         """Acknowledge: the key is safe with its owner and is erased here."""
         session = find(request, pk)
-        controller.forget_key(session, clock.now(), actor=actor(request))
+        with transaction.atomic():
+            controller.forget_key(session, clock.now(), actor=actor(request))
+            replies.forget_key(session)
         return Response(status=204)

@@ -29,9 +29,10 @@ from sessions.models import Session
 
 DEFAULT_DISK_GB = 50
 MAX_ENV = 64
+SHORTEST_HOURS = "0.0003"  # a second; what is shorter would be over before it begins
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,1023}")
+_IMAGE = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._/:@-]{0,1023}\Z")
 
 
 class Order(Bounds):
@@ -42,7 +43,7 @@ class Order(Bounds):
     workload_type = serializers.ChoiceField(Session.Workload.values, default=Session.Workload.SSH)
     storage_policy = serializers.ChoiceField(["destroy", "preserve"], default="destroy")
     launch_mode = serializers.ChoiceField(["ssh", "entrypoint"], default="ssh")
-    reservation_hours = number(least="0.001", most="744")
+    reservation_hours = number(least=SHORTEST_HOURS, most="8760")
     ssh_public_key = serializers.CharField(required=False, max_length=16_000)
     disk_gb = serializers.IntegerField(min_value=1, max_value=100_000, default=DEFAULT_DISK_GB)
     image = serializers.RegexField(_IMAGE, required=False)

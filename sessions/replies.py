@@ -18,9 +18,10 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from providers import clock
 from rest.errors import Problem, bad_field
-from sessions.models import Reply
+from sessions.models import Reply, Session
 
 KEPT = timedelta(hours=24)
+_BESIDE = timedelta(minutes=5)  # far more than a POST takes
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -63,6 +64,18 @@ def keep(reply: Reply, status_code: int, answer: Any) -> None:
 
 def body_of(reply: Reply) -> Any:
     return json.loads(reply.body)
+
+
+def forget_key(session: Session) -> None:
+    """Its private key is erased: from the answer to its POST as well.
+
+    An answer is kept within the transaction that records its session, so the two are of one age.
+    """
+    around = (session.created_at - _BESIDE, session.created_at + _BESIDE)
+    for reply in Reply.objects.filter(status_code=201, created_at__range=around):
+        answer = body_of(reply)
+        if answer["session"]["id"] == str(session.pk):
+            keep(reply, 201, {**answer, "ssh_private_key": None})
 
 
 def forget_old() -> None:

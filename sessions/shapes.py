@@ -25,7 +25,7 @@ class Failure(serializers.Serializer[Any]):
     retry_suggested = serializers.BooleanField(help_text="Another offer may do better.")
 
 
-class AttemptShape(serializers.Serializer[Any]):
+class SessionAttempt(serializers.Serializer[Any]):
     offer_id = serializers.CharField()
     provider = serializers.CharField()
     outcome = serializers.CharField(help_text="Its state while it lives, then the reason of its end.")
@@ -44,7 +44,7 @@ class SessionShape(serializers.Serializer[Any]):
     status = serializers.ChoiceField([status.value for status in Status])
     status_reason = serializers.CharField(help_text="Why it ended or waits; empty if there is nothing to say.")
     failure = Failure(allow_null=True)
-    attempts = AttemptShape(many=True)
+    attempts = SessionAttempt(many=True)
     ssh_host = serializers.CharField(allow_null=True)
     ssh_port = serializers.IntegerField(allow_null=True)
     ssh_user = serializers.CharField(allow_null=True)
