@@ -11,7 +11,6 @@ import logging
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,13 +26,16 @@ from waitress.server import create_server
 
 from gpushopper import wiring
 from gpushopper.celery import app
+from gpushopper.wsgi import application
 from sessions import engine
 
 log = logging.getLogger(__name__)
 
 WEB_THREADS = 8
 WORKER_THREADS = 12
-STOP_WITHIN = 20.0
+# What is on its way when we stop, such as an answer of a provider, has so long to come in. What is cut off
+# is in the same place as after a crash: its row comes back by itself.
+STOP_WITHIN = 8.0  # seconds, for the worker and for the guardian each
 # How soon the web server notices that it is to stop, and how long it goes on sending what is answered already.
 WEB_POLL, WEB_FLUSH = 0.5, 2.0  # seconds
 
@@ -68,20 +70,23 @@ def _lock(lock: IO[str]) -> None:
         ) from error
 
 
-def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web: None) -> None:
+def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web: None) -> bool:
     """Run until `stop` is set, then end in order: no new requests, then no new work.
+
+    Returns whether everything has ended; false if something is still out, with a thread that waits for it.
 
     Raises:
         CannotStart: before anything was begun.
     """
+    at_work = threading.Event()
     with ExitStack() as running:
         running.enter_context(only_one())
-        web = listen(_application(), settings.SERVER_HOST, settings.SERVER_PORT)
+        web = listen(application, settings.SERVER_HOST, settings.SERVER_PORT)
         running.callback(web.close)
         call_command("migrate", interactive=False, verbosity=0)
         if settings.SANDBOX:
             running.enter_context(wiring.sandbox())
-        running.enter_context(worker())
+        running.enter_context(worker(at_work))
         running.enter_context(beat())
         if settings.GUARDIAN:
             running.enter_context(guardian())
@@ -89,6 +94,7 @@ def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web:
         on_serving(web)
         stop.wait()
         log.info("stopping; every session goes on, and is taken up again at the next start")
+    return not at_work.is_set()
 
 
 def stop_on_signals(stop: threading.Event) -> None:
@@ -104,7 +110,8 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 
 @contextmanager
-def worker() -> Iterator[None]:
+def worker(at_work: threading.Event) -> Iterator[None]:
+    """`at_work` is set in the end if a task did not come to its end in time."""
     controller = WorkController(
         app=app, pool_cls="threads", concurrency=WORKER_THREADS, hostname="embedded@localhost",
         queues=settings.QUEUES, without_gossip=True, without_mingle=True, without_heartbeat=True,
@@ -114,8 +121,11 @@ def worker() -> Iterator[None]:
     try:
         yield
     finally:
-        controller.stop()
-        thread.join(STOP_WITHIN)
+        ending = threading.Thread(target=controller.stop, name="worker-end", daemon=True)  # It waits without end.
+        ending.start()
+        ending.join(STOP_WITHIN)
+        if ending.is_alive():
+            at_work.set()
 
 
 @contextmanager
@@ -178,11 +188,11 @@ class Web:
         wasyncore.close_all(self.sockets)
 
 
-def listen(application: Any, host: str, port: int, threads: int = WEB_THREADS) -> Web:
-    """Open the port; 0 takes a free one. Raises PortTaken."""
+def listen(serves: Any, host: str, port: int, threads: int = WEB_THREADS) -> Web:
+    """Open the port for a WSGI application; 0 takes a free one. Raises PortTaken."""
     sockets: dict[int, Any] = {}
     try:
-        server = create_server(application, map=sockets, host=host, port=port, threads=threads, ident=None)
+        server = create_server(serves, map=sockets, host=host, port=port, threads=threads, ident=None)
     except (OSError, ValueError) as error:
         wasyncore.close_all(sockets)
         raise PortTaken(
@@ -202,11 +212,3 @@ def answering(web: Web) -> Iterator[None]:
     finally:
         web.stop.set()
         thread.join(STOP_WITHIN)
-
-
-def _application() -> Any:
-    with warnings.catch_warnings():
-        # Collected static files are for production; here they are served from where they are installed.
-        warnings.filterwarnings("ignore", "No directory at")
-        from gpushopper.wsgi import application
-    return application

@@ -1,7 +1,7 @@
 """The command line as a person uses it, against the service on a real port.
 
-The world moves on by a second before each request, with everything that is due done: so a command that
-waits is quick, and nothing runs beside it.
+The world moves on before each request, with everything that is due done: so a command that waits is quick,
+and nothing runs beside it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from providers.sandbox.guest import Guest
 from providers.sandbox.ssh import SshServer, make_host_key
 from sessions import ssh, wake
 from tests.fakes import Engine, FakeClock, FakeGuests, FakeProvider, quote
+
+PACE = 4  # seconds that pass with each request
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class World:
         self.requests.append((environ["REQUEST_METHOD"], environ["PATH_INFO"], key))
         if not self.paused:
             self.engine.settle()
-            self.engine.clock.advance(1)
+            self.engine.clock.advance(PACE)
         date = format_datetime(self.engine.clock.now(), usegmt=True)
         answer = application(
             environ, lambda status, headers, *more: start_response(status, [*headers, ("Date", date)], *more)

@@ -229,7 +229,7 @@ def test_waiting_ends_when_it_runs(gpu_shopper: GpuShopper) -> None:
     assert "ssh -p 22 root@127.0.0.1" in said.out
     assert "sessions ssh" in said.out, "what to do next"
     lines = said.err.splitlines()
-    assert any("provisioning" in line for line in lines), "progress, as plain lines without a terminal"
+    assert any("pending" in line for line in lines), "progress, as plain lines without a terminal"
     assert len(lines) == len(set(lines)), "each is said once"
 
 
@@ -238,7 +238,7 @@ def test_waiting_with_json_keeps_the_answer_pure(gpu_shopper: GpuShopper) -> Non
     answer = json.loads(said.out)
     assert set(answer) == {"session", "ssh_private_key"}
     assert answer["session"]["status"] == "running"
-    assert "provisioning" in said.err
+    assert "pending" in said.err
 
 
 def test_a_session_that_never_runs_is_a_failure(gpu_shopper: GpuShopper, provider: FakeProvider) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from argparse import ArgumentParser
 from typing import Any
@@ -10,6 +12,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from gpushopper import embedded
+
+log = logging.getLogger(__name__)
 
 SERVING = """\
 GPU Shopper is at {url}/{sandbox}
@@ -40,9 +44,18 @@ class Command(BaseCommand):
         stop = threading.Event()
         embedded.stop_on_signals(stop)
         try:
-            embedded.serve(stop, self._announce)
+            all_ended = embedded.serve(stop, self._announce)
         except embedded.CannotStart as error:
             raise CommandError(f"The service can't start: {error}.") from error
+        if not all_ended:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Python would wait for each thread's end, and a provider that does not answer may take minutes."""
+        log.warning("stopped while a provider's answer was out; its row is taken up at the next start")
+        logging.shutdown()
+        self.stdout.flush()
+        os._exit(0)
 
     def _announce(self, web: embedded.Web) -> None:
         self.stdout.write(SERVING.format(url=web.url, sandbox=IN_THE_SANDBOX if settings.SANDBOX else ""))
