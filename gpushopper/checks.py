@@ -8,6 +8,7 @@ from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
+from gpushopper import keyfile
 from providers import registry
 
 
@@ -61,6 +62,20 @@ def deployment_id_fits_a_tag(**kwargs: Any) -> list[CheckMessage]:
             "DEPLOYMENT_ID: lower-case letters and digits, 1 to 12, with at least one letter.",
             hint="It becomes part of every machine's label.",
             id="gpushopper.E004",
+        )
+    ]
+
+
+@register()
+def the_key_file_is_private(**kwargs: Any) -> list[CheckMessage]:
+    path = settings.DATA_DIR / keyfile.FILE_NAME
+    if not path.exists() or keyfile.is_private(path):
+        return []
+    return [
+        Error(
+            f"{path} can be read by others; whoever has it can act for this deployment.",
+            hint=f"chmod 600 {path}",
+            id="gpushopper.E005",
         )
     ]
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 100 * 365 * 86400.0
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -27,7 +29,10 @@ def duration(text: str) -> timedelta:
     parts = list(_DURATION.finditer(text))
     if not parts or "".join(part.group(0) for part in parts) != text:
         raise ValueError("write a duration such as 90s, 5m, 12h, or a number of seconds")
-    return timedelta(seconds=sum(float(part[1]) * _SECONDS[part[2] or ""] for part in parts))
+    seconds = sum(float(part[1]) * _SECONDS[part[2] or ""] for part in parts)
+    if seconds > _LONGEST:
+        raise ValueError("write a duration that a person lives to see the end of")
+    return timedelta(seconds=seconds)
 
 
 def boolean(text: str) -> bool:
@@ -55,12 +60,25 @@ class Environment:
 
         return self._read(name, default, read)
 
+    def url(self, name: str, *schemes: str) -> str:
+        """What is wrong with it is told without repeating it: there may be a password in it."""
+
+        def read(value: str) -> str:
+            scheme, _, rest = value.partition("://")
+            if scheme not in schemes or not rest:
+                raise ValueError(f"write a URL that begins with {', '.join(f'{scheme}://' for scheme in schemes)}")
+            if scheme != "sqlite" and not _has_a_host(value):
+                raise ValueError("its host or port can't be read; in a password, / is written %2F, # is %23, @ is %40")
+            return value
+
+        return self._read(name, "", read, repeat=False)
+
     def boolean(self, name: str, default: bool) -> bool:
         return self._read(name, default, boolean)
 
     def integer(self, name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
         def read(value: str) -> int:
-            number = int(value)
+            number = int(value) if value.isascii() and value.lstrip("+-").isdigit() and len(value) < 20 else least - 1
             if not least <= number <= most:
                 raise ValueError(f"write a whole number from {least} to {most}")
             return number
@@ -71,7 +89,7 @@ class Environment:
         """A number of hours (`12`), or a duration with its unit (`12h`)."""
 
         def read(value: str) -> timedelta:
-            span = timedelta(hours=float(value)) if _is_number(value) else duration(value)
+            span = duration(f"{value}h" if _is_number(value) else value)
             if not timedelta(0) < span <= timedelta(hours=most):
                 raise ValueError(f"write hours above 0 and up to {most:g}")
             return span
@@ -87,14 +105,14 @@ class Environment:
 
         return self._read(name, duration(default), read)
 
-    def _read(self, name: str, default: T, read: Callable[[str], T]) -> T:
+    def _read(self, name: str, default: T, read: Callable[[str], T], *, repeat: bool = True) -> T:
         value = self.values.get(name, "").strip()
         if not value:
             return default
         try:
             return read(value)
         except ValueError as error:
-            self.problems[name] = f"{error}; {value[:40]!r} is not that"
+            self.problems[name] = f"{error}; {value[:40]!r} is not that" if repeat else str(error)
             return default
 
 
@@ -111,9 +129,12 @@ def load(base: Path) -> Environment:
     return Environment({**dotenv(base / ".env"), **os.environ})
 
 
-def _is_number(value: str) -> bool:
+def _has_a_host(url: str) -> bool:
     try:
-        float(value)
+        return urlsplit(url).port != 0
     except ValueError:
         return False
-    return True
+
+
+def _is_number(value: str) -> bool:
+    return value.replace(".", "", 1).isdigit()

@@ -47,6 +47,19 @@ def _publish(path: Path, text: str) -> None:
         Path(temporary).unlink()
 
 
+class DamagedKeyFile(RuntimeError):
+    """The file is there and lacks secrets. It is not mended by new ones: with other keys our machines would be
+    strangers. Put it back from a backup, or set what is missing in the environment."""
+
+
 def _read(path: Path) -> dict[str, str]:
     lines = (line.partition("=") for line in path.read_text().splitlines() if "=" in line)
-    return {name: value for name, _, value in lines}
+    found = {name: value for name, _, value in lines}
+    if missing := [name for name in MADE if not found.get(name)]:
+        raise DamagedKeyFile(f"{path} lacks {', '.join(missing)}. {DamagedKeyFile.__doc__}")
+    return found
+
+
+def is_private(path: Path) -> bool:
+    """Nobody but its owner may read it."""
+    return path.stat().st_mode & 0o077 == 0

@@ -10,7 +10,7 @@ import structlog
 from celery.schedules import schedule
 from django.core.exceptions import ImproperlyConfigured
 
-from gpushopper import environment, keyfile
+from gpushopper import environment, keyfile, logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -23,7 +23,7 @@ DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "data")))
 SERVER_HOST = env.text("SERVER_HOST", "127.0.0.1")
 SERVER_PORT = env.integer("SERVER_PORT", 8080, most=65535)
 
-_database_url = env.text("DATABASE_URL")
+_database_url = env.url("DATABASE_URL", "sqlite", "postgres", "postgresql", "psql", "pgsql")
 _database_path = env.text("DATABASE_PATH") or str(DATA_DIR / "gpu-shopper.db")
 DATABASES = {"default": environ.Env.db_url_config(_database_url or f"sqlite:///{Path(_database_path).absolute()}")}
 _database = DATABASES["default"]
@@ -59,7 +59,8 @@ else:
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-CELERY_BROKER_URL = env.text("CELERY_BROKER_URL") or env.text("REDIS_URL") or "memory://"
+_BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "memory")
+CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", *_BROKERS) or env.url("REDIS_URL", *_BROKERS) or "memory://"
 EMBEDDED = CELERY_BROKER_URL.startswith("memory:")  # everything in one process
 PRODUCTION = not EMBEDDED
 
@@ -90,7 +91,7 @@ INVENTORY_BACKOFF_TTL = env.duration("INVENTORY_BACKOFF_TTL", "300s", least="1s"
 GUARDIAN = env.boolean("GUARDIAN", True)
 METRICS_TOKEN = env.text("METRICS_TOKEN")
 WEBHOOK_ALLOW_PRIVATE = env.boolean("WEBHOOK_ALLOW_PRIVATE", False)
-HEARTBEAT_URL = env.text("HEARTBEAT_URL")
+HEARTBEAT_URL = env.url("HEARTBEAT_URL", "https", "http")
 # Budget alerts also go out by mail if both are set: the mail server, and who wants to know.
 _mail_url = env.text("EMAIL_URL")
 ALERT_EMAILS = [address.strip() for address in env.text("ALERT_EMAIL").split(",") if address.strip() and _mail_url]
@@ -104,6 +105,8 @@ except (ImproperlyConfigured, ValueError):  # It may hold a password, so it is n
 globals().update(_mail)
 LOG_LEVEL = env.text("LOG_LEVEL", "INFO", one_of=("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env.text("LOG_FORMAT", "text" if EMBEDDED else "json", one_of=("json", "text"))
+for _name in ("VASTAI_BASE_URL", "TENSORDOCK_BASE_URL"):
+    env.url(_name, "https", "http")
 PROVIDER_ENV = env.values  # The adapters read their own keys and addresses (`providers.registry`).
 # Without any key the embedded service brings the sandbox's stand-ins, and says so wherever they show.
 SANDBOX = EMBEDDED and not any(
@@ -285,6 +288,8 @@ CELERY_TASK_ROUTES = {
 
 # --- Logs ----------------------------------------------------------------------------------------------------
 
+# The service's own secrets and the providers' keys; made-up ones included.
+_never_logged = logs.secrets_in({**PROVIDER_ENV, **_secrets}.items())
 _shared_processors = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -295,10 +300,10 @@ _shared_processors = [
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"redact": {"()": "gpushopper.logs.Redact"}},
     "formatters": {
         "json": {
-            "()": structlog.stdlib.ProcessorFormatter,
+            "()": "gpushopper.logs.Formatter",
+            "secrets": _never_logged,
             "foreign_pre_chain": _shared_processors,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -307,7 +312,8 @@ LOGGING = {
             ],
         },
         "text": {
-            "()": structlog.stdlib.ProcessorFormatter,
+            "()": "gpushopper.logs.Formatter",
+            "secrets": _never_logged,
             "foreign_pre_chain": _shared_processors,
             "processors": [
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -315,7 +321,7 @@ LOGGING = {
             ],
         },
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "filters": ["redact"]}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
     "loggers": {
         "celery.app.trace": {"level": "WARNING"},
@@ -325,6 +331,7 @@ LOGGING = {
         "kombu": {"level": "WARNING"},
         "paramiko": {"level": "CRITICAL"},  # Refused connections are part of every boot.
         "django.request": {"level": "ERROR"},
+        "django.security": {"level": "ERROR"},
         "waitress.queue": {"level": "ERROR"},
     },
 }
