@@ -65,9 +65,9 @@ class Environment:
 
         def read(value: str) -> str:
             scheme, _, rest = value.partition("://")
-            if scheme not in schemes or not rest:
+            if scheme not in schemes or not (rest or scheme == "memory"):
                 raise ValueError(f"write a URL that begins with {', '.join(f'{scheme}://' for scheme in schemes)}")
-            if scheme != "sqlite" and not _has_a_host(value):
+            if scheme not in ("sqlite", "memory") and not _has_a_host(value):
                 raise ValueError("its host or port can't be read; in a password, / is written %2F, # is %23, @ is %40")
             return value
 
