@@ -27,6 +27,7 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "call.unauthorized": ("V9 F22", "the key is rejected; Vast.ai: value 404, 403 or 401"),
     "call.rate_limited": ("V6 F32", "429; Vast.ai: value 1 to 5 chooses the body"),
     "call.redirect": ("", "a redirect to another host"),
+    "auth.team": ("V36", "Vast.ai: a team's key, for which the account keeps no SSH keys"),
     "rate.enforce": ("V6 F32", "the providers' limits are kept for real"),
     # Create
     "create.stale": ("V1", "Vast.ai: the offer is gone; value 400, 404 or 410"),
@@ -170,6 +171,13 @@ class Weather:
             if setting.fits(self._now(), context) and (setting.chance >= 1 or self._chance.random() < setting.chance):
                 if setting.times is not None:
                     setting.times -= 1
+                return setting.value
+        return None
+
+    def of_machine(self, name: str, machine: str) -> Any:
+        """The value if it was set on this very machine."""
+        for setting in self._settings.get(name, ()):
+            if setting.machine == machine and setting.fits(self._now(), {"machine": machine}):
                 return setting.value
         return None
 
