@@ -8,6 +8,7 @@ when it is over, so does that.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -126,8 +127,13 @@ def _end(row: Alarm, now: datetime) -> None:
     with transaction.atomic():
         if not Alarm.objects.filter(pk=row.pk, over_at=None).update(over_at=now):
             return
-        tell(f"{row.name}_over", f"Over after {lasted}: {row.text}", now, subject=row.subject)
+        tell(f"{row.name}_over", f"Over after {lasted}: {first_sentence(row.text)}", now, subject=row.subject)
     log.warning("alarm over after %s: %s", lasted, row.text)
+
+
+def first_sentence(text: str) -> str:
+    """What it was; what to do about it is of no use any more."""
+    return re.split(r"(?<=[.?]) (?=[A-Z])", text, maxsplit=1)[0]
 
 
 def minutes(span: timedelta) -> str:
@@ -227,7 +233,7 @@ def _without_key(account: Account, now: datetime) -> Iterator[Trouble]:
     if left:
         yield Trouble(
             name="provider_blind", subject=account.provider, provider=account.provider,
-            what=f"{account.provider}: {left} machines may be billing there and no key for it is set "
+            what=f"{account.provider}: machines of ours ({left}) may be billing there and no key for it is set "
             f"({_age(account, now)}).",
             meanwhile="Nothing can be seen or destroyed there; only their own switches end them.",
             advice="Set its key again and restart, or destroy them in its own console.",
@@ -248,7 +254,7 @@ def _braked(account: Account) -> Trouble:
     return Trouble(
         name="brake_applied", subject=account.provider, provider=account.provider,
         what=f"{account.provider}: {account.brake}.",
-        meanwhile=f"Nothing new is created there. {adopted} adopted machines run until the deadlines in their labels.",
+        meanwhile=f"Nothing new is created there. Adopted machines ({adopted}) run until their labels' deadlines.",
         advice="End on their pages what nobody needs, then release the brake on the account's page.",
     )  # fmt: skip
 

@@ -3,7 +3,7 @@ from django.apps import AppConfig
 
 class GpuShopperConfig(AppConfig):
     name = "gpushopper"
-    verbose_name = "Consumers and keys"
+    verbose_name = "Service"
 
     def ready(self) -> None:
         from gpushopper import celery, checks, wiring  # noqa: F401

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Q, Sum
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -51,7 +51,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Menu": {"inventory.offer": "sell", "inventory.source": "storefront", "inventory.launch": "rocket_launch"},
     "Consumers": {"gpushopper.consumer": "group", "gpushopper.apikey": "key", "gpu_sessions.reply": "reply"},
     "Service": {
-        "gpu_sessions.heartbeat": "cardiology", "gpu_sessions.counter": "numbers",
+        "gpu_sessions.heartbeat": "cardiology", "gpushopper.pace": "speed", "gpu_sessions.counter": "numbers",
         "django_celery_beat.periodictask": "schedule", "auth.user": "person", "auth.group": "groups",
     },
 }  # fmt: skip
@@ -117,7 +117,10 @@ def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         title="Overview",
         alarms=_alarms(now),
         tiles=_tiles(now),
-        ending=[_ending(session, now) for session in alive.order_by("expires_at", "created_at")[:ENDING_SHOWN]],
+        ending=[
+            _ending(session, now)
+            for session in alive.order_by(F("expires_at").asc(nulls_last=True), "created_at")[:ENDING_SHOWN]
+        ],
         more=max(0, alive.count() - ENDING_SHOWN),
         providers=list(_providers(now)),
         events=Event.objects.select_related("session", "instance").order_by("-id")[:EVENTS_SHOWN],

@@ -125,7 +125,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
-DATE_FORMAT, DATETIME_FORMAT = "Y-m-d", "Y-m-d H:i:s"  # as operators read them, in UTC
+FORMAT_MODULE_PATH = "gpushopper.formats"  # dates as operators read them, in UTC
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 STATIC_URL = "/static/"
 # No STATIC_ROOT: WhiteNoise serves the files from the packages that bring them, so there is no step of

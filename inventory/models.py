@@ -100,6 +100,7 @@ class Launch(models.Model):
     at = models.DateTimeField(db_index=True)
 
     class Meta:
+        verbose_name_plural = "launches"
         indexes = [models.Index(fields=["provider", "at"])]
 
     def __str__(self) -> str:

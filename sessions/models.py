@@ -271,6 +271,7 @@ class Reply(models.Model):
     created_at = models.DateTimeField(default=clock.now, db_index=True)
 
     class Meta:
+        verbose_name_plural = "replies"
         constraints = [models.UniqueConstraint(fields=["consumer", "key"], name="one_reply_per_key")]
 
     def __str__(self) -> str:

@@ -67,7 +67,11 @@ def _will(action: object, row: Instance | Session, now: datetime, **words: objec
 
 
 def _waits(for_what: str, until: datetime | None, now: datetime) -> str:
-    return f"{for_what}, at the latest until {clock_time(until, now)}." if until else f"{for_what}."
+    return (
+        f"{for_what}. Next look: {clock_time(until, now)}, or as soon as something happens."
+        if until
+        else f"{for_what}."
+    )
 
 
 def _launching(facts: lifecycle.Facts) -> str:
@@ -81,7 +85,7 @@ def _booting(facts: lifecycle.Facts) -> str:
 
 
 def _running(facts: lifecycle.Facts) -> str:
-    return "Runs; nothing to do before the next look at it"
+    return "Runs"
 
 
 def _destroying(facts: lifecycle.Facts) -> str:
@@ -109,7 +113,7 @@ def _session_waits_for(session: Session) -> str:
     if session.status == Status.STOPPING:
         return "Waits for the proof that each of its machines is gone"
     if session.status == Status.RUNNING:
-        return "Runs; nothing to do before its deadline"
+        return "Runs until its deadline"
     return "Waits for its machine"
 
 

@@ -35,6 +35,7 @@ class Migration(migrations.Migration):
                 ('at', models.DateTimeField(db_index=True)),
             ],
             options={
+                'verbose_name_plural': 'launches',
                 'indexes': [models.Index(fields=['provider', 'at'], name='inventory_l_provide_75bdb3_idx')],
             },
         ),

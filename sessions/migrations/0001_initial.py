@@ -69,6 +69,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(db_index=True, default=providers.clock.now)),
             ],
             options={
+                'verbose_name_plural': 'replies',
                 'constraints': [models.UniqueConstraint(fields=('consumer', 'key'), name='one_reply_per_key')],
             },
         ),

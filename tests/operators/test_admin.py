@@ -234,8 +234,8 @@ def test_the_next_step_is_told_with_its_instant(
     assert told()[0] == "At once: takes the next fitting offer."
     engine.run(5)
     assert told() == (
-        "Runs; nothing to do before its deadline, at the latest until 13:00:00 UTC (in 60 min).",
-        "Runs; nothing to do before the next look at it, at the latest until 12:05:02 UTC (in 5 min).",
+        "Runs until its deadline. Next look: 13:00:00 UTC (in 60 min), or as soon as something happens.",
+        "Runs. Next look: 12:05:02 UTC (in 5 min), or as soon as something happens.",
     )
     alice.delete(f"/api/v1/sessions/{pk}")
     assert told()[1] == "At once: asks fake to destroy it (ask 1)."

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def well(virtual: FakeClock, provider: FakeProvider, alice: Any, monkeypatch: pytest.MonkeyPatch) -> FakeProvider:
+def well(virtual: FakeClock, provider: FakeProvider, alice: Any, settings: Any) -> FakeProvider:
     """A service in which nothing is wrong."""
+    settings.SETTING_PROBLEMS, settings.PROVIDER_ENV = {}, {}
     for name in ("beat", "guardian"):
         Heartbeat.objects.create(name=name, at=NOON)
     Account.objects.create(provider="fake", looked_at=NOON)
