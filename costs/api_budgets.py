@@ -94,7 +94,7 @@ class BudgetPage(serializers.Serializer[Any]):
 def visible(request: Request) -> QuerySet[Budget]:
     """The budgets that the caller may see. Somebody else's do not exist for it."""
     who = principal(request)
-    found = Budget.objects.select_related("endpoint")
+    found = Budget.objects.select_related("endpoint").defer("endpoint__secret", "endpoint__old_secret")
     return found if who.is_operator else found.filter(consumer=who.consumer)
 
 

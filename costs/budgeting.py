@@ -31,8 +31,11 @@ WHOLE = 10_000  # the threshold that is the limit itself
 # On top of what a session would cost by its deadline: a destruction takes its time, and is billed.
 MARGIN_PERCENT = 10
 
-# A wish that may go on to another offer, without an upper price, may become dearer by so much.
+# Without an upper price of its own, a wish under a hard budget may become dearer by so much: by another offer, if
+# it may go on to one; else by the price that drifts between the menu and the machine, for which half of the margin
+# is there. The other half is for the end.
 DEARER_PERCENT = 25
+DRIFT_PERCENT = 5
 
 _HOUR = timedelta(hours=1)
 _EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
@@ -79,9 +82,9 @@ def dearest(price: int, upper: int | None, *, may_retry: bool) -> int:
     return max(price, upper or 0) if may_retry else price
 
 
-def upper_price(price: int) -> int:
-    """The upper price of a wish that names none and may go on to another offer."""
-    return price * (100 + DEARER_PERCENT) // 100
+def upper_price(price: int, *, may_retry: bool) -> int:
+    """The upper price of a wish that names none."""
+    return price * (100 + (DEARER_PERCENT if may_retry else DRIFT_PERCENT)) // 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,13 @@ def commitments(sessions: Sequence[Session], now: datetime) -> list[Commitment]:
 
 
 def _worst_case(session: Session) -> int:
-    may_retry = session.auto_retry and session.max_retries > 0 and session.status in (
-        Status.PENDING, Status.PROVISIONING,
-    )  # fmt: skip
-    rate = budgeting.dearest(session.price, session.max_price, may_retry=may_retry)
+    rate = budgeting.dearest(session.price, session.max_price, may_retry=_may_retry(session))
     return budgeting.worst_case(rate, session.reservation)
+
+
+def _may_retry(session: Session) -> bool:
+    goes_on = session.auto_retry and session.max_retries > 0
+    return goes_on and session.status in (Status.PENDING, Status.PROVISIONING)
 
 
 def not_over(consumer: str) -> list[Session]:
@@ -139,7 +141,7 @@ def reserve(session: Session, now: datetime) -> None:
         return
     if session.max_price is None and session._state.adding:
         # Without one, a retry could take an offer at any price, and no reservation would cover it.
-        session.max_price = budgeting.upper_price(session.price)
+        session.max_price = budgeting.upper_price(session.price, may_retry=_may_retry(session))
     others = [other for other in not_over(session.consumer) if other.pk != session.pk]
     [asked] = commitments([session], now)
     for budget in budgets:

@@ -61,8 +61,9 @@ class Meter:
         return sum(s.cost(start, min(end, now)) for s in of)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
+    """A ledger whose figures a reader can work out in the head."""
     plain = Meter()
     monkeypatch.setattr(ledger, "spent", plain.spent, raising=False)
     monkeypatch.setattr(outlets, "costs_of", plain.costs_of)

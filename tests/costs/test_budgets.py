@@ -18,7 +18,7 @@ from costs.budgeting import OnLimit, Period
 from costs.models import Alert, Budget, Delivery, Endpoint, Mail
 from inventory import refresh
 from inventory.models import Offer
-from providers.base import Refusal, Refused
+from providers.base import PriceParts, Refusal, Refused
 from sessions import reconcile
 from sessions.lifecycle import Reason
 from sessions.models import Account, Instance, Session
@@ -28,7 +28,7 @@ from tests.costs.test_webhooks import deliver_all
 from tests.fakes import NOON, Engine, FakeClock, FakeProvider
 from tests.sessions.test_life import order, shown
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("meter")]
 
 # `fake-1` costs 0.40 USD/h and 0.01 for its disk: with the tenth on top, 0.451 for an hour.
 AN_HOUR = 0.451
@@ -198,6 +198,18 @@ def test_the_upper_price_of_a_wish_is_what_is_reserved_for(alice: APIClient, pro
     made = set_budget(alice, 10)
     order(alice, auto_retry=True, max_price_per_hour=2)
     assert room(alice, made)[1] == 2.2
+
+
+@pytest.mark.parametrize(("percent", "status"), [(104, "running"), (107, "failed")])
+def test_a_price_that_drifts_leaves_something_for_the_end(
+    percent: int, status: str, alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    set_budget(alice, 10)
+    session = order(alice)
+    provider.create = lambda spec: provider.add(spec.label, price=PriceParts(gpu=4_100 * percent))  # type: ignore[method-assign]
+    engine.run(120)
+    assert shown(alice, session)["status"] == status
+    assert (shown(alice, session)["failure"] or {}).get("type") == (None if status == "running" else "too_dear")
 
 
 def test_without_a_hard_budget_a_wish_keeps_no_upper_price(alice: APIClient, provider: FakeProvider) -> None:
