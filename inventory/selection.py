@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import F, Q
 
 from inventory.gpus import normalise
 from providers.money import micros
@@ -75,10 +75,11 @@ def fitting(wanted: Criteria) -> Q:
     return q
 
 
-SORTS = {
+# Unknown comes last; left to themselves, PostgreSQL would put it first and SQLite last.
+SORTS: dict[str, list[Any]] = {
     "price_per_hour": ["price", "id"],
     "-price_per_hour": ["-price", "id"],
-    "-reliability": ["-reliability", "id"],
+    "-reliability": [F("reliability").desc(nulls_last=True), "id"],
     "-availability_confidence": ["-confidence", "id"],
     "-vram_gb": ["-vram_gb", "id"],
     "value": ["-value", "id"],

@@ -93,9 +93,16 @@ def _judged(field: Field, monkey: Monkey) -> Verdict:
         sessions = connection.execute(SESSIONS).fetchall()
         instances = connection.execute(INSTANCES).fetchall()
         endings = {row["id"]: row["at"] for row in connection.execute(ENDINGS)}
-    spells = [(datetime.fromtimestamp(a, UTC), datetime.fromtimestamp(b, UTC)) for a, b in monkey.bad_weather]
-    return judge(Evidence(_machines(field), sessions, instances, endings, field.deployment, spells, _costs(field)))
+    return judge(
+        Evidence(
+            machines=_machines(field), sessions=sessions, instances=instances, endings=endings,
+            deployment=field.deployment, creates=field.sandbox.truth()["creates"], costs=_costs(field),
+            bad_weather=[(datetime.fromtimestamp(a, UTC), datetime.fromtimestamp(b, UTC)) for a, b in monkey.bad_weather],
+        )
+    )  # fmt: skip
 
 
-def _costs(field: Field) -> dict[Any, int]:
-    return {}
+def _costs(field: Field) -> dict[str, int]:
+    """By session: what the API says that it has cost, in micro-dollars."""
+    answer = requests.get(f"{field.urls[0]}/api/v1/sessions?limit=500", headers=field.headers, timeout=60)
+    return {row["id"]: round(row["cost_so_far"] * 1_000_000) for row in answer.json()["sessions"]}

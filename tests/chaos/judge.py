@@ -5,7 +5,7 @@ Pure. Our own rows are asked only what was wished and when; whether a machine ex
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,13 +25,14 @@ BOUND = timedelta(seconds=150)
 
 @dataclass
 class Evidence:
-    machines: Sequence[Row]  # the sandbox's: id, provider, label, created_at, destroyed_at, destroyed_by, cost_micros
+    machines: Sequence[Row]  # the sandbox's: id, provider, label, created_at, destroyed_at, destroyed_by, deletes, cost_micros
     sessions: Sequence[Row]
     instances: Sequence[Row]
     endings: Mapping[Any, datetime]  # instance id -> when its end was first decided
     deployment: str
+    creates: Mapping[str, int] = field(default_factory=dict)  # calls that the sandbox received, by label
     bad_weather: Sequence[tuple[datetime, datetime]] = ()
-    costs: Mapping[Any, int] = field(default_factory=dict)  # instance id -> micro-dollars by our books
+    costs: Mapping[str, int] = field(default_factory=dict)  # session id -> micro-dollars by our books
 
 
 @dataclass
@@ -147,9 +148,8 @@ class Judge:
         return False  # It never came up for us: refused, or given up.
 
     def _is_touched(self, machine: Row) -> bool:
-        asked = machine.get("deletes_asked", 0)
-        harmed = machine["destroyed_at"] is not None or asked
-        return bool(harmed) and self._accuse(machine, "belongs to somebody else and was touched")
+        harmed = machine["destroyed_at"] is not None or machine["deletes"] > 0
+        return harmed and self._accuse(machine, "belongs to somebody else and was touched")
 
     # --- Books ---------------------------------------------------------------------------------------------
 
@@ -162,24 +162,22 @@ class Judge:
                 self.violations.append(f"instance {row['id']} ({row['provider']} {row['machine_id']}) is still {row['state']}")
 
     def _one_create_for_a_tag(self) -> None:
-        asked = Counter(row["tag"] for row in self.evidence.instances if row["adopted_at"] is None)
-        creates: dict[str, int] = defaultdict(int)
-        for machine in self.ours:
-            creates[machine["label"]] += not machine.get("duplicate", False)
-        for label, times in creates.items():
-            if times > 1 or asked[label] != 1:
-                self.violations.append(f"{label}: {times} creates were made for {asked[label]} rows")
+        rows = Counter(row["tag"] for row in self.evidence.instances if row["adopted_at"] is None)
+        for label, calls in self.evidence.creates.items():
+            if calls > 1 or rows[label] != 1:
+                self.violations.append(f"{label}: {calls} creates were sent for {rows[label]} rows")
 
     def _money(self) -> dict[str, Any]:
-        """Of each machine that a row knows: what we count and what the provider bills."""
-        differences = [
-            self.evidence.costs.get(row["id"], 0) - machine["cost_micros"]
-            for machine in self.ours if (row := self._row(machine)) is not None
-        ]  # fmt: skip
+        """What each session costs by our books, and what the provider bills for its machines."""
+        billed: Counter[str] = Counter()
+        for machine in self.ours:
+            row = self._row(machine)
+            billed[str(row["session_id"]) if row else "nobody's"] += machine["cost_micros"]
+        differences = {name: abs(counted - billed[name]) for name, counted in self.evidence.costs.items()}
         return {
-            "billed_usd": round(sum(machine["cost_micros"] for machine in self.ours) / 1e6, 6),
+            "billed_usd": round(sum(billed.values()) / 1e6, 6),
             "counted_usd": round(sum(self.evidence.costs.values()) / 1e6, 6),
-            "worst_cost_difference_usd": round(max(map(abs, differences), default=0) / 1e6, 6),
+            "worst_cost_difference_usd": round(max(differences.values(), default=0) / 1e6, 6),
         }
 
 

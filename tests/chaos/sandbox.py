@@ -11,12 +11,20 @@ import random
 import signal
 import sys
 import threading
+from collections import Counter
+from typing import Any
 
 from providers import clock
 from providers.sandbox.server import SandboxServer
-from providers.sandbox.world import World
+from providers.sandbox.world import World as _World
 
 STRANGERS = 5
+
+
+class World(_World):
+    def truth(self) -> dict[str, Any]:
+        creates = Counter(call.label for call in self.calls if call.operation == "create")
+        return {**super().truth(), "creates": creates}
 
 
 def main() -> None:

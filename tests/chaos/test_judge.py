@@ -21,7 +21,7 @@ def evidence(**changed: Any) -> Evidence:
     """A session of 30 s that its consumer ended after 20 s, and whose machine was gone 2 s later."""
     machine = {
         "id": "7", "provider": "vastai", "label": TAG, "created_at": at(1), "destroyed_at": at(22),
-        "destroyed_by": "api", "cost_micros": 100, "deletes_asked": 1,
+        "destroyed_by": "api", "cost_micros": 100, "deletes": 1,
     }  # fmt: skip
     session = {"id": "s", "status": "stopped", "end_reason": "released", "wished_at": at(20)}
     row = {
@@ -36,12 +36,12 @@ def evidence(**changed: Any) -> Evidence:
         else:
             plain[whose] = value
     stranger = {**machine, "id": "1", "label": "somebody-else", "destroyed_at": None, "destroyed_by": "",
-                "deletes_asked": 0, **changed.get("stranger", {})}  # fmt: skip
+                "deletes": 0, **changed.get("stranger", {})}  # fmt: skip
     return Evidence(
-        machines=[plain["machine"], stranger, *changed.get("more_machines", [])],
+        machines=[plain["machine"], stranger],
         sessions=[plain["session"]], instances=[plain["row"]],
-        endings={"i": plain["decided"]} if plain["decided"] else {}, deployment="us", costs={"i": 90},
-        bad_weather=changed.get("weather", ()),
+        endings={"i": plain["decided"]} if plain["decided"] else {}, deployment="us", costs={"s": 90},
+        bad_weather=changed.get("weather", ()), creates=changed.get("creates", {TAG: 1}),
     )  # fmt: skip
 
 
@@ -66,10 +66,11 @@ def test_a_plain_life_is_no_crime() -> None:
         ("was well", {"row__end_reason": "boot_timeout"}),
         ("was well", {"row__end_reason": "vanished", "row__verified_at": None}),
         ("belongs to somebody else", {"stranger": {"destroyed_at": at(9)}}),
-        ("belongs to somebody else", {"stranger": {"deletes_asked": 1}}),
+        ("belongs to somebody else", {"stranger": {"deletes": 1}}),
         ("is still stopping", {"session__status": "stopping"}),
         ("is still destroying", {"row__state": "destroying"}),
-        ("2 creates", {"more_machines": [dict(evidence().machines[0], id="8", destroyed_by="provider")]}),
+        ("2 creates were sent for 1 rows", {"creates": {TAG: 2}}),
+        ("1 creates were sent for 0 rows", {"creates": {"gs-us-another": 1}}),
     ],
 )
 def test_it_names_each_crime(said: str, changed: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ def test_it_names_each_crime(said: str, changed: dict[str, Any]) -> None:
 
 
 def test_a_machine_that_nobody_asked_for_counts_from_its_first_moment() -> None:
-    found = evidence(row__session_id=None, row__end_reason="surplus", row__adopted_at=at(15), machine__duplicate=True)
+    found = evidence(row__session_id=None, row__end_reason="surplus", row__adopted_at=at(15))
     assert judge(found).counts["longest_unwanted_seconds"] == 21
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -66,12 +67,13 @@ def test_the_pace_of_the_process_itself_goes_on_when_the_database_goes_away(virt
         assert pacer.reserve("key", 8.0) == 8.0
 
 
-def test_only_several_processes_need_it(settings: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "EMBEDDED", True)
+def test_only_several_processes_need_it(settings: Any) -> None:
+    settings.EMBEDDED = True
     assert wiring._pacer() is None
-    monkeypatch.setattr(settings, "EMBEDDED", False)
-    monkeypatch.setattr(settings, "PROVIDER_ENV", {})
+    settings.EMBEDDED, settings.PROVIDER_ENV = False, {}
     assert isinstance(wiring._pacer(), SharedPacer)
+    settings.PROVIDER_ENV = {"PROVIDER_PACING": "off"}
+    assert wiring._pacer() is None
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="needs connections of their own: test_postgresql runs it")
