@@ -31,7 +31,7 @@ from gpushopper import environment
 
 BASE = Path(__file__).resolve().parent.parent
 PROVIDER_KEYS = ("VASTAI_API_KEY", "TENSORDOCK_API_TOKEN", "TENSORDOCK_API_KEY")
-PORTS = range(8080, 8180)
+FIRST_PORT = 8080
 READY_WITHIN, STOP_WITHIN = 30.0, 30.0  # seconds
 GPU = "RTX 4090"
 
@@ -136,7 +136,7 @@ class Service:
         return False
 
     def _last_words(self) -> str:
-        return self.log.read_text(errors="replace").strip().rpartition("\n")[2]
+        return "\n  ".join(["", *self.log.read_text(errors="replace").splitlines()[-5:]])
 
     def admit(self) -> None:
         """A consumer with a key, and an administrator with a password of today."""
@@ -196,17 +196,19 @@ def surroundings(data_dir: Path) -> dict[str, str]:
     return {**os.environ, **OWN_WORLD, **QUICKER, "DATA_DIR": str(data_dir)}
 
 
-def free_port(ports: Sequence[int] = PORTS) -> int:
-    """The first port that nobody has, said if it is not the usual one."""
+def free_port() -> int:
+    """The first port that nobody has, from SERVER_PORT on; said if it is not that one."""
+    first = int(os.environ.get("SERVER_PORT") or FIRST_PORT)
+    ports = range(first, min(first + 100, 65536))
     for port in ports:
         with socket.socket() as attempt:
             attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 attempt.bind(("127.0.0.1", port))
-                if port != ports[0]:
-                    console.print(f"Port {ports[0]} is taken by another program; this takes {port}.")
+                if port != first:
+                    console.print(f"Port {first} is taken by another program; this takes {port}.\n")
                 return port
-    raise DidNotHold(f"one of the ports {ports[0]} to {ports[-1]} is free")
+    raise DidNotHold(f"one of the ports {first} to {ports[-1]} is free")
 
 
 # --- The tour --------------------------------------------------------------------------------------------

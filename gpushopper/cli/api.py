@@ -136,7 +136,7 @@ def refusal(status: int, body: Body, retry_after: float = 0.0) -> Failure:
     fields = [
         f"{name}: {' '.join(map(str, said))}"
         for name, said in (body.get("fields") or {}).items()
-        if not sentence.startswith(f"{name}: {said[0]}") or len(said) > 1
+        if " ".join(map(str, said)) not in sentence
     ]
     named = f"request id {body['request_id']}" if body.get("request_id") else ""
     kind = NotAuthorised if status in (401, 403) else _ComeBack if status in COME_BACK else Refused

@@ -178,7 +178,7 @@ def check_usable(session: Body) -> None:
 
 def _next_step(session: Body) -> str:
     if session["status"] == "running":
-        return f"Log in: gpu-shopper sessions ssh {session['id']}    End it: gpu-shopper sessions done {session['id']}"
+        return f"Log in  gpu-shopper sessions ssh {session['id']}\nEnd it  gpu-shopper sessions done {session['id']}"
     if session["status"] in ("pending", "provisioning"):
         return f"See how it goes: gpu-shopper sessions get {session['id']} --wait"
     return f"What happened: gpu-shopper sessions events {session['id']}"

@@ -216,11 +216,15 @@ def session(one: Body, now: datetime) -> RenderableType:
     )
 
 
+def _age(text: str, now: datetime) -> str:
+    return span(max(now - datetime.fromisoformat(text), timedelta(0)))
+
+
 def _times(one: Body, now: datetime) -> list[tuple[str, str | None]]:
     over = one["status"] in ("stopped", "failed")
     return [
         ("Asked for", relative(one["created_at"], now)),
-        ("Running", f"since {relative(one['running_at'], now)}" if one["running_at"] and not over else None),
+        ("Running", f"for {_age(one['running_at'], now)}" if one["running_at"] and not over else None),
         ("Ends", relative(one["expires_at"], now) if one["expires_at"] and not over else None),
         ("Proven gone", relative(one["verified_gone_at"], now) if one["verified_gone_at"] else None),
     ]
@@ -246,14 +250,14 @@ def diagnostics(found: Body, now: datetime) -> RenderableType:
     guards = found["safeguards"]
     dead_man, check = guards["dead_man"], found["last_ssh_check"]
     seconds = timedelta(seconds=1)
-    idle = relative(found["idle_since"], now) if found["idle_since"] else None
+    idle = _age(found["idle_since"], now) if found["idle_since"] else None
     return facts(
         [
             ("Session", Text(plain(found["session_id"]), style="cyan")),
             ("Up", f"{span(found['uptime_seconds'] * seconds)}, {span(found['time_left_seconds'] * seconds)} left"),
             ("SSH check", f"{relative(check['at'], now)} {check['note']}".strip()),
-            ("Machine", ", ".join(f"{name} {value}" for name, value in found["nvidia_smi"].items()) or NOTHING),
-            ("Idle", idle and f"since {idle}"),
+            ("Machine", ", ".join(_hardware(found["nvidia_smi"])) or NOTHING),
+            ("Idle", idle and f"for {idle}"),
             ("Ends", relative(guards["expires_at"], now)),
             ("At the latest", relative(guards["hard_deadline"], now)),
             ("Seen listed", relative(guards["last_seen_in_listing"], now)),
@@ -261,6 +265,14 @@ def diagnostics(found: Body, now: datetime) -> RenderableType:
             ("Dead man", _dead_man(dead_man, now)),
         ]
     )
+
+
+def _hardware(said: Body) -> Iterable[str]:
+    """What the machine says of itself; names that are not known here are shown as they are."""
+    for one in said.get("gpus", []):
+        busy = one.get("busy_percent")
+        yield f"{one.get('name')} with {one.get('vram_mib')} MiB" + ("" if busy is None else f", {busy} % busy")
+    yield from (f"{name.replace('_', ' ')} {value}" for name, value in said.items() if name != "gpus")
 
 
 def _dead_man(switch: Body, now: datetime) -> str:
