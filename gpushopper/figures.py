@@ -9,6 +9,7 @@ from django.db.models import Count, Q
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gpushopper.models import Alarm
 from sessions.lifecycle import DESTROY_OVERDUE, OVER, Reason, State
 from sessions.models import Account, Counter, Heartbeat, Instance, Session
 
@@ -38,6 +39,7 @@ class Figures(Collector):
         yield from self._accounts()
         yield from self._ends()
         yield self._heartbeats()
+        yield self._alarms()
 
     def _sessions(self) -> Metric:
         family = GaugeMetricFamily(
@@ -131,4 +133,11 @@ class Figures(Collector):
         family = GaugeMetricFamily("gpu_heartbeat_age_seconds", "Since an engine's last round.", labels=["engine"])
         for beat in Heartbeat.objects.all():
             family.add_metric([beat.name], (self.now - beat.at).total_seconds())
+        return family
+
+    def _alarms(self) -> Metric:
+        family = GaugeMetricFamily("gpu_alarms_standing", "What needs a person now.", labels=["alarm"])
+        standing = Alarm.objects.filter(over_at=None).order_by()
+        for name, count in standing.values_list("name").annotate(count=Count("pk")):
+            family.add_metric([name], count)
         return family

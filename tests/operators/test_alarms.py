@@ -79,6 +79,24 @@ def test_an_alarm_rings_once_and_ends_once(virtual: FakeClock, caplog: pytest.Lo
     assert standing(virtual) == set()
 
 
+def test_what_stands_is_a_figure(virtual: FakeClock, client: Any) -> None:
+    row = leaving()
+    watch(virtual, 650)
+    assert 'gpu_alarms_standing{alarm="destroy_overdue"} 1.0' in client.get("/metrics").content.decode()
+    Instance.objects.filter(pk=row.pk).update(state=State.DESTROYED)
+    watch(virtual, 10)
+    assert 'gpu_alarms_standing{alarm="destroy_overdue"}' not in client.get("/metrics").content.decode()
+
+
+def test_others_may_add_what_they_notice(virtual: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    noticed = alarms.Trouble(
+        name="unexplained_charge", subject="m7", what="A charge.", meanwhile="It grows.", advice="Look."
+    )
+    monkeypatch.setattr(alarms, "sources", [lambda now: [noticed]])
+    watch(virtual, 30)
+    assert events("unexplained_charge") == 1
+
+
 def test_a_second_occurrence_rings_again(virtual: FakeClock) -> None:
     row = leaving()
     watch(virtual, 650)
