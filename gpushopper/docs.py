@@ -5,6 +5,9 @@ from __future__ import annotations
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+
 from rest.doors import Door
 
 
@@ -16,3 +19,8 @@ class Schema(Door, SpectacularAPIView):
 
 class Docs(Door, SpectacularSwaggerView):
     url_name = "schema"
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """A page on success, JSON for errors, as everywhere."""
+        self.request.accepted_renderer, self.request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
+        return super().handle_exception(exc)

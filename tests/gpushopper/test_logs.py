@@ -52,7 +52,8 @@ def test_the_service_uses_this_formatter_with_its_own_secrets() -> None:
 
 
 def test_secrets_are_known_by_the_names_of_their_variables() -> None:
-    found = secrets_in([("VASTAI_API_KEY", "k" * 20), ("TAG_KEY", "first-key-1,second-key-2"), ("PATH", "/usr/bin/long"),
+    found = secrets_in([("VASTAI_API_KEY", "k" * 20), ("TAG_KEY", "first-key-1,second-key-2"),
+                        ("PATH", "/usr/bin/long"),
                         ("METRICS_TOKEN", "short"), ("HEARTBEAT_URL", "https://hc.example/uuid")])  # fmt: skip
     assert found == ["first-key-1,second-key-2", "https://hc.example/uuid", "k" * 20, "second-key-2", "first-key-1"]
 
