@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -20,7 +21,7 @@ from inventory import refresh
 from inventory.models import Offer
 from providers.base import PriceParts, Refusal, Refused
 from sessions import reconcile
-from sessions.lifecycle import Reason
+from sessions.lifecycle import LIVE, Reason
 from sessions.models import Account, Instance, Session
 from tests.conftest import ClientFor
 from tests.costs.receiver import Receiver
@@ -681,3 +682,36 @@ def test_the_admin_shows_where_each_stands(alice: APIClient, provider: FakeProvi
     assert "There is room." in staff.get(f"/admin/costs/budget/{made['id']}/change/").content.decode()
     for path in ("alert/", "mail/"):
         assert staff.get(f"/admin/costs/{path}").status_code == 200
+
+
+# --- Whatever happens ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_spent_and_reserved_stay_within_the_limit(
+    seed: int, alice: APIClient, engine: Engine, provider: FakeProvider, virtual: FakeClock
+) -> None:
+    """Creates, extensions, ends, refusals, lost answers and time, by chance; the limit after each step."""
+    chance = random.Random(seed)
+    made = set_budget(alice, "1.5", on_limit=chance.choice(["block", "stop"]), period=chance.choice(["daily", "total"]))
+    budget_row = Budget.objects.get(pk=made["id"])
+    taken = 0
+    for _ in range(40):
+        live = list(Session.objects.filter(status__in=LIVE).values_list("pk", flat=True))
+        step = chance.choice(["create", "create", "extend", "done", "wait", "trouble"])
+        if step == "create":
+            body = {"offer_id": f"fake-{chance.randint(1, 3)}", "reservation_hours": chance.choice([0.1, 0.5, 1, 2]),
+                    "auto_retry": chance.random() < 0.5}  # fmt: skip
+            taken += alice.post("/api/v1/sessions", body).status_code == 201
+        elif step == "extend" and live:
+            alice.post(f"/api/v1/sessions/{chance.choice(live)}/extend", {"additional_hours": 0.25})
+        elif step == "done" and live:
+            alice.post(f"/api/v1/sessions/{chance.choice(live)}/done")
+        elif step == "trouble":
+            provider.trouble["create"] = [Refused("gone", why=Refusal.OFFER_GONE)]
+        virtual.advance(chance.choice([0, 5, 300, 1200]) if step == "wait" else 0)
+        engine.run(chance.choice([1, 3, 10]))
+        budgets.watch(virtual.now())
+        room = budgets.stands(budget_row)
+        assert room.remaining >= 0, (step, room)
+    assert taken > 1
