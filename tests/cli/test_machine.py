@@ -14,6 +14,8 @@ import pytest
 
 from gpushopper.cli import machine
 from gpushopper.cli.failure import Failure
+from sessions.models import Instance
+from sessions.ssh import make_key_pair
 from tests.cli.conftest import Box, GpuShopper
 
 pytestmark = pytest.mark.usefixtures("alice")
@@ -70,11 +72,20 @@ def test_another_host_key_is_refused(gpu_shopper: GpuShopper, session_id: str, b
     assert "/root/there" not in box.guest.files
 
 
+@pytest.mark.parametrize("host_key", ["", "garbage", "ssh-ed25519"])
+def test_without_a_usable_host_key_nothing_is_sent(
+    gpu_shopper: GpuShopper, session_id: str, box: Box, host_key: str
+) -> None:
+    Instance.objects.update(host_key=host_key)
+    said = gpu_shopper("sessions", "ssh", session_id, "--", "cat > there")
+    assert said.code == 255
+    assert "nothing was sent" in said.err
+    assert "/root/there" not in box.guest.files
+
+
 def test_a_server_that_names_another_host_key_than_before_is_not_believed(
     gpu_shopper: GpuShopper, session_id: str, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sessions.models import Instance
-
     no_input(monkeypatch)
     assert gpu_shopper("sessions", "ssh", session_id, "--", "true").code in (0, 127)
     box.replace()
@@ -96,8 +107,6 @@ def test_a_session_that_does_not_run_has_nothing_to_log_in_to(gpu_shopper: GpuSh
 def test_the_wrong_key_is_said_to_be_wrong(
     gpu_shopper: GpuShopper, session_id: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sessions.ssh import make_key_pair
-
     (home / "other").write_text(make_key_pair("x")[0])
     said = gpu_shopper("sessions", "ssh", session_id, "--key", "other", "--", "nvidia-smi")
     assert said.code == 255
