@@ -13,7 +13,12 @@ from typing import Any
 
 import pytest
 
-from gpushopper.cli import failure
+from gpushopper.cli import failure, provision
+from gpushopper.cli.inventory import Sort
+from gpushopper.cli.sessions import Status as StatusChoice
+from inventory import selection
+from sessions.lifecycle import Status
+from sessions.models import Session
 from tests.cli.conftest import Box, GpuShopper, World, new_key
 
 PROGRAM = [sys.executable, "-c", "import sys; from gpushopper.cli import main; sys.exit(main())"]
@@ -128,6 +133,18 @@ def test_json_is_exactly_what_the_api_says(gpu_shopper: GpuShopper, service: Wor
         ).json()
         assert json.loads(said.out) == expected
         assert not said.err
+
+
+def test_the_choices_offered_are_the_servers_own() -> None:
+    """The command line imports nothing of the service, so it has its own lists of words."""
+
+    def words(choices: Any) -> set[str]:
+        return {one.value for one in choices}
+
+    assert words(Sort) == set(selection.SORTS)
+    assert words(provision.Workload) == set(Session.Workload.values)
+    assert words(provision.Scope) == set(Session.RetryScope.values)
+    assert words(StatusChoice) == {status.value for status in Status}
 
 
 # --- As a process of its own -----------------------------------------------------------------------------
