@@ -261,7 +261,7 @@ def test_without_a_key_the_next_step_says_that_nothing_can_be_asked(virtual: Fak
 
 def test_ending_a_session_asks_first(root: Client, running: dict[str, Any], engine: Engine) -> None:
     asked = act(root, Session, "end_sessions", running["id"]).content.decode()
-    assert "End 1 live session?" in asked
+    assert '<h1 class="gs-title">End 1 live session?</h1>' in asked
     assert "1 × RTX 4090 at fake, running, until 2026-01-29 13:00 UTC" in asked
     assert Session.objects.get().status == "running", "a question ends nothing"
     act(root, Session, "end_sessions", running["id"], confirmed="yes")
