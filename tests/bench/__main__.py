@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Each is a module in here with `run() -> list[Figure]`; one that is not there is left out.
-PARTS = ("menu", "listing", "embedded", "lives", "costs")
+PARTS = ("menu", "listing", "embedded", "lives", "costs", "budgets")
 WITHIN = 900.0
 
 
