@@ -19,6 +19,7 @@ class Schema(Door, SpectacularAPIView):
 
 class Docs(Door, SpectacularSwaggerView):
     url_name = "schema"
+    template_name = "api_docs.html"
 
     def handle_exception(self, exc: Exception) -> Response:
         """A page on success, JSON for errors, as everywhere."""

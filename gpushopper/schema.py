@@ -62,7 +62,7 @@ class Operation(AutoSchema):
         return [words[0] if "/api/" in self.path else "service"]
 
 
-class BearerKey(OpenApiAuthenticationExtension):
+class BearerKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "gpushopper.authentication.KeyAuthentication"
     name = "apiKey"
 
@@ -70,7 +70,7 @@ class BearerKey(OpenApiAuthenticationExtension):
         return {"type": "http", "scheme": "bearer", "description": "`manage.py create_consumer NAME` makes one."}
 
 
-class Browser(OpenApiAuthenticationExtension):
+class Browser(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "gpushopper.authentication.AdminAuthentication"
     name = "administrator"
 

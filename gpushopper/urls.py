@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -16,7 +16,7 @@ from gpushopper import docs, signals
 API = "api/v1/"
 
 
-def routes(*apps: list[tuple[str, Callable[..., Any], str]]) -> list[URLPattern]:
+def routes(*apps: Sequence[tuple[str, Callable[..., Any], str]]) -> list[URLPattern]:
     """`(regular expression under /api/v1, view, name)` of each app."""
     return [both(f"{API}{route}", view, name) for app in apps for route, view, name in app]
 

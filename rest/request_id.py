@@ -31,10 +31,13 @@ def middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = time.perf_counter()
-        response = get_response(request)
-        response["X-Request-ID"] = request_id
-        _note(request, response.status_code, time.perf_counter() - began)
-        return response
+        try:
+            response = get_response(request)
+            response["X-Request-ID"] = request_id
+            _note(request, response.status_code, time.perf_counter() - began)
+            return response
+        finally:
+            structlog.contextvars.clear_contextvars()  # The thread's next lines are of no request.
 
     return name_the_request
 

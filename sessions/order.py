@@ -191,7 +191,7 @@ def _criteria(data: dict[str, Any]) -> dict[str, Any]:
     """The menu's bounds, as JSON, for this attempt and later ones."""
     return {
         name: value if isinstance(value, str | int | list | bool) else float(value)
-        for name in Bounds().fields
+        for name in map(str, Bounds().fields)
         if (value := data.get(name)) not in (None, [], "")
     }
 

@@ -164,7 +164,8 @@ def test_each_bad_parameter_of_the_sessions_is_named(owner: CheckingClient, quer
 
 @pytest.mark.parametrize(
     "given_id, kept",
-    [("abc-1.2_3", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("ä", False), ("", False), ("a;b", False)],
+    [("abc-1.2_3", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("ä", False), ("", False),
+     ("a;b", False)],
 )  # fmt: skip
 def test_a_harmless_request_id_is_kept_and_any_other_replaced(owner: CheckingClient, given_id: str, kept: bool) -> None:
     for path in ("/api/v1/sessions", "/api/v1/nothing", "/health"):

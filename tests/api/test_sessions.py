@@ -44,9 +44,12 @@ def rent(client: CheckingClient, **wishes: Any) -> dict[str, Any]:
 
 # --- Shape ------------------------------------------------------------------------------------------------------
 
-FIELDS = """id consumer_id provider offer_id gpu_type gpu_count vram_gb status status_reason failure attempts ssh_host
-ssh_port ssh_user ssh_command known_hosts workload_type reservation_hours price_per_hour cost_so_far disk_gb created_at
-started_at running_at expires_at hard_deadline stopped_at verified_gone_at""".split()
+FIELDS = [
+    "id", "consumer_id", "provider", "offer_id", "gpu_type", "gpu_count", "vram_gb", "status", "status_reason",
+    "failure", "attempts", "ssh_host", "ssh_port", "ssh_user", "ssh_command", "known_hosts", "workload_type",
+    "reservation_hours", "price_per_hour", "cost_so_far", "disk_gb", "created_at", "started_at", "running_at",
+    "expires_at", "hard_deadline", "stopped_at", "verified_gone_at",
+]  # fmt: skip
 TIMES = [name for name in FIELDS if name.endswith("_at") or name == "hard_deadline"]
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")
 
@@ -66,7 +69,8 @@ def test_a_session_has_the_promised_fields_from_birth_to_end(owner: CheckingClie
     first, running, last = seen[0], seen[-2], seen[-1]
     assert first["status"] == "pending"
     assert {name for name in FIELDS if first[name] is None} == {
-        "failure", "ssh_host", "ssh_port", "ssh_user", "ssh_command", "known_hosts", *TIMES} - {"created_at"}  # fmt: skip
+        "failure", "ssh_host", "ssh_port", "ssh_user", "ssh_command", "known_hosts", *TIMES,
+    } - {"created_at"}  # fmt: skip
     assert running["status"] == "running"
     assert {name for name in FIELDS if running[name] is None} == {"failure", "stopped_at", "verified_gone_at"}
     assert (last["status"], last["failure"]) == ("stopped", None)
@@ -344,7 +348,7 @@ def test_the_key_is_sealed_at_rest(owner: CheckingClient) -> None:
             str(row)
             for table in ("gpu_sessions_session", "gpu_sessions_reply", "gpu_sessions_event")
             for row in cursor.execute(f"SELECT * FROM {table}").fetchall()
-        ]  # noqa: S608
+        ]
     body = answer["ssh_private_key"].splitlines()[2]
     assert not [row for row in stored if body in row or "canary-env" in row]
 

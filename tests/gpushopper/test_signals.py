@@ -100,18 +100,15 @@ def test_the_metrics_are_open_unless_a_token_is_set(client: Client, settings: An
 def test_each_family_has_its_promised_name(client: Client) -> None:
     text = client.get("/metrics").content.decode()
     families = dict(re.findall(r"# TYPE (gpu_\w+) (\w+)", text))
-    assert {name: families.get(name) for name in (
-        "gpu_sessions_active", "gpu_orphans_detected_total", "gpu_destroy_failures_total",
-        "gpu_reconciliation_mismatches_total", "gpu_ssh_verify_duration_seconds", "gpu_ssh_verify_failures_total",
-        "gpu_provider_api_errors_total", "gpu_orphan_seconds_total", "gpu_unresolved_creates",
-        "gpu_last_complete_listing_age_seconds", "gpu_destroys_overdue",
-    )} == {
-        "gpu_sessions_active": "gauge", "gpu_orphans_detected_total": "counter", "gpu_destroy_failures_total": "counter",
-        "gpu_reconciliation_mismatches_total": "counter", "gpu_ssh_verify_duration_seconds": "histogram",
-        "gpu_ssh_verify_failures_total": "counter", "gpu_provider_api_errors_total": "counter",
-        "gpu_orphan_seconds_total": "counter", "gpu_unresolved_creates": "gauge",
-        "gpu_last_complete_listing_age_seconds": "gauge", "gpu_destroys_overdue": "gauge",
-    }  # fmt: skip
+    gauges = ("sessions_active", "unresolved_creates", "last_complete_listing_age_seconds", "destroys_overdue")
+    counters = ("orphans_detected", "destroy_failures", "reconciliation_mismatches", "ssh_verify_failures",
+                "provider_api_errors", "orphan_seconds")  # fmt: skip
+    expected = {
+        **{f"gpu_{name}": "gauge" for name in gauges},
+        **{f"gpu_{name}_total": "counter" for name in counters},
+        "gpu_ssh_verify_duration_seconds": "histogram",
+    }
+    assert {name: families.get(name) for name in expected} == expected
 
 
 def test_the_figures_are_those_of_the_rows(
