@@ -116,10 +116,10 @@ class Field:
 class SandboxProcess:
     """The one process that is never harmed: its books are the judge's evidence."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *options: str) -> None:
         with (folder / "sandbox.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.sandbox", "--seed", str(seed)],
+                [sys.executable, "-m", "tests.chaos.sandbox", "--seed", str(seed), *options],
                 stdout=subprocess.PIPE, stderr=log, cwd=ROOT,
             )  # fmt: skip
         assert self.process.stdout is not None
