@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiJsonRenderer2, OpenApiYamlRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
-
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 

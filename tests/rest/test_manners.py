@@ -6,7 +6,7 @@ import http.client
 import io
 import json
 import re
-import threading
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +14,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
-from waitress.server import create_server
 
+from gpushopper import embedded
 from gpushopper.wsgi import application
 from inventory.api import is_known
 from rest import errors, request_id, size_limit
@@ -52,35 +52,39 @@ def test_what_has_no_marked_end_is_not_waited_for() -> None:
 
 @pytest.fixture
 def port(transactional_db: None) -> Iterator[int]:
-    server = create_server(application, host="127.0.0.1", port=0, threads=2)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield server.effective_port
-    server.close()
-    server.task_dispatcher.shutdown()
-    thread.join(10)
+    web = embedded.listen(application, "127.0.0.1", 0, threads=2)
+    with embedded.answering(web):
+        yield int(web.url.rpartition(":")[2])
+    web.close()
+
+
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> http.client.HTTPResponse:
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    line.request(method, path, body, headers, encode_chunked="Transfer-Encoding" in headers)
+    return line.getresponse()
 
 
 @pytest.mark.real_time
-def test_over_a_real_socket(port: int) -> None:
-    line = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-
-    def ask(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        line.request(method, path, body, headers, encode_chunked="Transfer-Encoding" in headers)
-        answer = line.getresponse()
-        return answer.status, dict(answer.getheaders()), answer.read()
-
-    assert ask("GET", "/api/v1/nothing")[0] == 404
-    status, headers, body = ask("HEAD", "/api/v1/inventory")
-    assert (status, body) == (401, b"")
-    status, headers, body = ask("GET", "/api/v1/inventory", **{"X-Request-ID": "mine-7"})
-    assert headers["X-Request-Id" if "X-Request-Id" in headers else "X-Request-ID"] == "mine-7"
-    assert json.loads(body)["request_id"] == "mine-7"
-    pieces = iter([b"x" * 600_000, b"x" * 600_000])
+def test_bodies_over_a_real_socket(port: int) -> None:
     chunks = {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
-    assert ask("POST", "/api/v1/sessions", pieces, **chunks)[0] == 413
-    assert ask("POST", "/api/v1/sessions/", iter([b"{", b"}"]), **chunks)[0] == 401
-    line.close()
+    pieces = iter([b"x" * 600_000, b"x" * 600_000])
+    assert ask(port, "POST", "/api/v1/sessions", pieces, **chunks).status == 413
+    assert ask(port, "POST", "/api/v1/sessions/", iter([b"{", b"}"]), **chunks).status == 401
+    answer = ask(port, "GET", "/api/v1/inventory", **{"X-Request-ID": "mine-7"})
+    assert answer.headers["X-Request-ID"] == "mine-7"
+    assert json.load(answer)["request_id"] == "mine-7"
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/docs", "/health"])
+def test_head_has_the_length_of_get_and_no_body(port: int, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+        line.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        told = b"".join(iter(lambda: line.recv(65536), b""))
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert body == b""
+    length = re.search(rb"Content-Length: (\d+)", head)
+    assert length and int(length[1]) > 50
 
 
 # --- Weak tags ----------------------------------------------------------------------------------------------------
