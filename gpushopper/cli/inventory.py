@@ -14,6 +14,7 @@ from gpushopper.cli.terminal import Terminal
 
 class Sort(enum.StrEnum):
     PRICE = "price_per_hour"
+    DEAREST = "-price_per_hour"
     RELIABILITY = "-reliability"
     CONFIDENCE = "-availability_confidence"
     VRAM = "-vram_gb"

@@ -131,11 +131,13 @@ def run(client: paramiko.SSHClient, line: str) -> int:
 
 def _feed(channel: paramiko.Channel) -> None:
     """What is piped to us; a terminal is left alone, since nobody expects a single command to read it."""
-    with contextlib.suppress(OSError, EOFError, ValueError):
-        if not sys.stdin.isatty():
-            while block := os.read(sys.stdin.fileno(), BLOCK):
-                channel.sendall(block)
-        channel.shutdown_write()
+    with contextlib.suppress(OSError, EOFError):
+        try:
+            if sys.stdin and not sys.stdin.isatty():
+                while block := os.read(sys.stdin.fileno(), BLOCK):
+                    channel.sendall(block)
+        finally:  # Whatever became of our input: a command that waits for its end must not wait for ever.
+            channel.shutdown_write()
 
 
 def _pump(receive: Callable[[int], bytes], stream: object) -> None:

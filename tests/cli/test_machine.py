@@ -72,6 +72,14 @@ def test_another_host_key_is_refused(gpu_shopper: GpuShopper, session_id: str, b
     assert "/root/there" not in box.guest.files
 
 
+def test_without_an_input_of_ours_a_command_that_reads_one_ends(
+    gpu_shopper: GpuShopper, session_id: str, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert gpu_shopper("sessions", "ssh", session_id, "--", "cat > there").code == 0
+    assert box.guest.files["/root/there"] == ""
+
+
 @pytest.mark.parametrize("host_key", ["", "garbage", "ssh-ed25519"])
 def test_without_a_usable_host_key_nothing_is_sent(
     gpu_shopper: GpuShopper, session_id: str, box: Box, host_key: str
