@@ -20,7 +20,7 @@ from providers import registry
 from sessions.models import Session
 from tests.fakes import FakeClock, FakeProvider, quote
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("meter")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 WITHIN = 120.0
 OFFERS = 100

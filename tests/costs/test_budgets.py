@@ -29,7 +29,7 @@ from tests.costs.test_webhooks import deliver_all
 from tests.fakes import NOON, Engine, FakeClock, FakeProvider
 from tests.sessions.test_life import order, shown
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("meter")]
+pytestmark = pytest.mark.django_db
 
 # `fake-1` costs 0.40 USD/h and 0.01 for its disk: with the tenth on top, 0.451 for an hour.
 AN_HOUR = 0.451

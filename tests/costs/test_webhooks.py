@@ -27,7 +27,7 @@ from tests.costs.receiver import WITHIN, Receiver
 from tests.fakes import Engine, FakeClock, FakeProvider
 from tests.sessions.test_life import order, shown
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("meter")]
+pytestmark = pytest.mark.django_db
 
 
 def subscribe(client: APIClient, url: str, **more: Any) -> dict[str, Any]:
