@@ -61,6 +61,7 @@ def owner(client_for: Any, provider: FakeProvider) -> CheckingClient:
         ({"disk_gb": 501}, "disk_gb"),
         ({"disk_gb": 1.5}, "disk_gb"),
         ({"image": "ubuntu; rm -rf /"}, "image"),
+        ({"image": "; ubuntu"}, "image"),
         ({"template_hash_id": "a b"}, "template_hash_id"),
         ({"env": {"A B": "1"}}, "env"),
         ({"env": {"A": "1\n2"}}, "env"),
