@@ -11,7 +11,7 @@ from django.conf import settings
 
 from providers import registry
 from providers.http import Pacer
-from sessions import outlets, rows
+from sessions import outlets, replies, rows
 from sessions.models import Session
 
 
@@ -30,6 +30,8 @@ def connect() -> None:
         outlets.before_commitment.append(enrol)
     if alarms.raise_new not in outlets.each_round:
         outlets.each_round.append(alarms.raise_new)
+    if replies.forget_old not in outlets.each_round:
+        outlets.each_round.append(replies.forget_old)
     if heartbeat.ping not in outlets.each_listing:
         outlets.each_listing.append(heartbeat.ping)
     ledger.connect()
@@ -68,9 +70,8 @@ def count_error(provider: str, operation: str, outcome: str, seconds: float) -> 
 @contextmanager
 def sandbox() -> Iterator[None]:
     """The stand-ins for the providers, served in this process, and the adapters talking to them."""
-    from providers.sandbox.world import World
-
     from providers.sandbox.server import SandboxServer
+    from providers.sandbox.world import World
 
     server = SandboxServer(World())
     server.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -78,5 +78,5 @@ def forget_key(session: Session) -> None:
             keep(reply, 201, {**answer, "ssh_private_key": None})
 
 
-def forget_old() -> None:
-    Reply.objects.filter(created_at__lt=clock.now() - KEPT).delete()
+def forget_old(now: datetime) -> None:
+    Reply.objects.filter(created_at__lt=now - KEPT).delete()

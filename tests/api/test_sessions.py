@@ -212,6 +212,16 @@ def test_after_a_day_the_key_is_free(owner: CheckingClient, virtual: FakeClock) 
     assert owner.post(URL, {**ORDER, "offer_id": "fake-2"}, HTTP_IDEMPOTENCY_KEY="k1").status_code in (201, 404)
 
 
+def test_old_answers_are_forgotten_by_the_engine(owner: CheckingClient, virtual: FakeClock) -> None:
+    from sessions import engine
+
+    owner.post(URL, ORDER, HTTP_IDEMPOTENCY_KEY="k1")
+    for seconds, kept in ((24 * 3600 - 1, 1), (60, 0)):
+        virtual.advance(seconds)
+        engine.begin_round("beat", virtual.now())
+        assert Reply.objects.count() == kept
+
+
 @pytest.mark.parametrize(("key", "code"), [("x" * 255, 201), ("x" * 256, 400), ("a b", 400), ("", 400), ("é", 400)])
 def test_a_key_is_visible_ascii(owner: CheckingClient, key: str, code: int) -> None:
     answer = owner.post(URL, ORDER, HTTP_IDEMPOTENCY_KEY=key)
