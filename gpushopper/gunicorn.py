@@ -15,6 +15,7 @@ threads = 8
 timeout = 150
 graceful_timeout = 130
 keepalive = 5
+control_socket_disable = True  # Processes are ended by their container, and its file system is read-only.
 
 # Each web process keeps its own request figures; /metrics adds them up from files in this folder.
 _figures = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")

@@ -14,8 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from tests.bench import service
 from tests.bench.figure import Figure, p50, p95
 
@@ -127,7 +125,9 @@ class Bench:
         names = [uuid.UUID(session).hex for session in sessions]
         marks = ",".join("?" * len(names))
         with sqlite3.connect(self.database, timeout=20) as rows:
-            rows.execute(f"UPDATE gpu_sessions_session SET expires_at = ?, due_at = ? WHERE id IN ({marks})", [at, at, *names])
+            rows.execute(
+                f"UPDATE gpu_sessions_session SET expires_at = ?, due_at = ? WHERE id IN ({marks})", [at, at, *names]
+            )
             rows.execute(
                 f"UPDATE gpu_sessions_instance SET deadline = ?, due_at = ?, revision = revision + 1 WHERE session_id IN ({marks})",
                 [at, at, *names],

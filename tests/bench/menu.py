@@ -16,7 +16,7 @@ from gpushopper.models import ApiKey, Consumer, make_key
 from inventory import refresh
 from providers import registry
 from tests.bench import crowd
-from tests.bench.figure import Figure, p50
+from tests.bench.figure import Figure
 from tests.fakes import FakeProvider
 
 OFFERS = 10_000

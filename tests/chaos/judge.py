@@ -25,7 +25,9 @@ BOUND = timedelta(seconds=150)
 
 @dataclass
 class Evidence:
-    machines: Sequence[Row]  # the sandbox's: id, provider, label, created_at, destroyed_at, destroyed_by, deletes, cost_micros
+    machines: Sequence[
+        Row
+    ]  # the sandbox's: id, provider, label, created_at, destroyed_at, destroyed_by, deletes, cost_micros
     sessions: Sequence[Row]
     instances: Sequence[Row]
     endings: Mapping[Any, datetime]  # instance id -> when its end was first decided
@@ -113,7 +115,9 @@ class Judge:
         return total
 
     def _longest_unwanted(self) -> tuple[timedelta, str]:
-        spans = [(self._unwanted_for(machine), self._cause(machine)) for machine in self.ours if machine["destroyed_at"]]
+        spans = [
+            (self._unwanted_for(machine), self._cause(machine)) for machine in self.ours if machine["destroyed_at"]
+        ]
         return max(spans, default=(timedelta(0), ""))
 
     def _cause(self, machine: Row) -> str:
@@ -156,10 +160,14 @@ class Judge:
     def _sessions_are_over(self) -> None:
         for row in self.evidence.sessions:
             if row["status"] not in ("stopped", "failed"):
-                self.violations.append(f"session {row['id']} is still {row['status']} ({row['end_reason'] or 'no reason'})")
+                self.violations.append(
+                    f"session {row['id']} is still {row['status']} ({row['end_reason'] or 'no reason'})"
+                )
         for row in self.evidence.instances:
             if row["state"] != "destroyed":
-                self.violations.append(f"instance {row['id']} ({row['provider']} {row['machine_id']}) is still {row['state']}")
+                self.violations.append(
+                    f"instance {row['id']} ({row['provider']} {row['machine_id']}) is still {row['state']}"
+                )
 
     def _one_create_for_a_tag(self) -> None:
         rows = Counter(row["tag"] for row in self.evidence.instances if row["adopted_at"] is None)

@@ -15,6 +15,8 @@ import requests
 from tests.chaos.field import Field
 
 HOUR = 3600.0
+RESERVATIONS = (10, 16, 25)  # seconds: deadlines shall fall due too
+EXTENSION = 8
 PATIENCE = 12.0  # seconds for one answer; a frozen or dying server gives none
 TRIES = 12
 
@@ -58,7 +60,10 @@ class Renters:
         offers = self.field.menu()
         if not offers:
             return None
-        wish: dict[str, Any] = {"consumer_id": f"renter-{number}", "reservation_hours": chance.choice((15, 25, 40)) / HOUR}
+        wish: dict[str, Any] = {
+            "consumer_id": f"renter-{number}",
+            "reservation_hours": chance.choice(RESERVATIONS) / HOUR,
+        }
         if chance.random() < 0.5:
             wish["offer_id"] = chance.choice(offers)["id"]
         else:
@@ -81,7 +86,7 @@ class Renters:
         elif way == "delete":
             self._call("DELETE", path, chance)
         elif way == "extend":
-            self._call("POST", f"{path}/extend", chance, json={"additional_hours": 10 / HOUR})
+            self._call("POST", f"{path}/extend", chance, json={"additional_hours": EXTENSION / HOUR})
 
     def _call(
         self, method: str, path: str, chance: random.Random, headers: dict[str, str] | None = None, **more: Any

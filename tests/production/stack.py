@@ -26,7 +26,9 @@ from gpushopper import keyfile
 ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OWN = {
-    name: service for name, service in COMPOSE["services"].items() if service.get("image") == COMPOSE["x-service"]["image"]
+    name: service
+    for name, service in COMPOSE["services"].items()
+    if service.get("image") == COMPOSE["x-service"]["image"]
 }  # the services that run our own image
 
 
@@ -63,7 +65,13 @@ class Process:
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                self._words, env=dict(self._env), stdout=log, stderr=log, cwd=ROOT, start_new_session=True, **self._popen
+                self._words,
+                env=dict(self._env),
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                start_new_session=True,
+                **self._popen,
             )
 
     @property

@@ -49,9 +49,10 @@ def test_each_variable_that_compose_asks_for_is_documented() -> None:
 
 def test_each_documented_setting_is_read_somewhere() -> None:
     """A line in .env.example that nothing reads is a promise that nobody keeps."""
-    sources = "".join(
-        path.read_text() for folder in ("gpushopper", "providers") for path in (ROOT / folder).rglob("*.py")
-    ) + (ROOT / "docker-compose.yml").read_text()
+    sources = (
+        "".join(path.read_text() for folder in ("gpushopper", "providers") for path in (ROOT / folder).rglob("*.py"))
+        + (ROOT / "docker-compose.yml").read_text()
+    )
     assert {name for name in DOCUMENTED if f'"{name}"' not in sources and f"${{{name}" not in sources} == set()
 
 
@@ -106,14 +107,18 @@ def test_the_image_installs_nothing_without_a_hash() -> None:
     text = (ROOT / "Dockerfile").read_text()
     installs = re.findall(r"pip install ([^\n&\\]+)", text)
     assert len(installs) == 2
-    assert all("--require-hashes" in install or "--no-deps --no-build-isolation -e ." in install for install in installs)
+    assert all(
+        "--require-hashes" in install or "--no-deps --no-build-isolation -e ." in install for install in installs
+    )
     for requirement in _requirements():
         assert "--hash=sha256:" in requirement, requirement.splitlines()[0]
 
 
 def _requirements() -> Iterator[str]:
     text = (ROOT / "requirements/production.txt").read_text()
-    yield from re.split(r"\n(?=[a-z0-9])", "\n".join(line for line in text.splitlines() if not line.strip().startswith("#")))
+    yield from re.split(
+        r"\n(?=[a-z0-9])", "\n".join(line for line in text.splitlines() if not line.strip().startswith("#"))
+    )
 
 
 # --- Monitoring --------------------------------------------------------------------------------------------

@@ -44,7 +44,10 @@ def test_the_figures_of_all_web_processes_are_added_up(stack: Stack) -> None:
 def _requests(url: str) -> int:
     text = requests.get(f"{url}/metrics", timeout=10).text
     assert "gpu_sessions_active" in text
-    return sum(int(float(value)) for value in re.findall(r"^django_http_requests_before_middlewares_total ([\d.e+]+)", text, re.M))
+    return sum(
+        int(float(value))
+        for value in re.findall(r"^django_http_requests_before_middlewares_total ([\d.e+]+)", text, re.M)
+    )
 
 
 def test_figures_of_a_process_that_was_killed_are_begun_anew_with_the_service(stack: Stack) -> None:

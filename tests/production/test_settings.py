@@ -69,7 +69,7 @@ def test_secrets_can_be_made_before_there_are_any(env: dict[str, str]) -> None:
 
 
 def test_behind_tls_browsers_are_sent_there_and_kept_there(env: dict[str, str]) -> None:
-    names = "SECURE_SSL_REDIRECT SESSION_COOKIE_SECURE CSRF_COOKIE_SECURE SECURE_HSTS_SECONDS".split()
+    names = ["SECURE_SSL_REDIRECT", "SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_HSTS_SECONDS"]
     shown = f"[settings.{', settings.'.join(names)}]"
     assert settings_of(env, shown) == "[False, False, False, 0]"
     assert settings_of({**env, "HTTPS": "true"}, shown) == f"[True, True, True, {30 * 86400}]"
