@@ -46,6 +46,9 @@ check: $(VENV)/dev.stamp ## format, lint, types, import rules, missing migration
 bench: $(VENV)/dev.stamp ## the figures, as one JSON object
 	@$(BIN)/python -m tests.bench
 
+chaos: $(VENV)/dev.stamp ## kill everything at random, with real servers (MINUTES=10 SEED=n ENGINE=celery|guardian|both)
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) --engine $(or $(ENGINE),both)
+
 lock: $(VENV)/dev.stamp ## pin every dependency anew
 	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 \
 	  pyproject.toml --extra build -o requirements/runtime.txt

@@ -96,11 +96,8 @@ class Bench:
         return self._machines()[found[0]]
 
     def _machines(self) -> dict[str, dict[str, Any]]:
-        read = lambda text: datetime.fromisoformat(text) if text else None  # noqa: E731
-        return {
-            machine["id"]: {**machine, "created_at": read(machine["created_at"]), "destroyed_at": read(machine["destroyed_at"])}
-            for machine in self.world.truth()["machines"]
-        }  # fmt: skip
+        machines = self.world.truth()["machines"]
+        return {machine["id"]: {**machine, **_instants(machine)} for machine in machines}
 
     # --- All at once -------------------------------------------------------------------------------------
 
@@ -123,17 +120,22 @@ class Bench:
         """As if they had been rented so: deadlines are rows, so the rows are written."""
         at = due.strftime("%Y-%m-%d %H:%M:%S")
         names = [uuid.UUID(session).hex for session in sessions]
-        marks = ",".join("?" * len(names))
+        these = f"({','.join('?' * len(names))})"
+        told = "due_at = ?, revision = revision + 1"
         with sqlite3.connect(self.database, timeout=20) as rows:
             rows.execute(
-                f"UPDATE gpu_sessions_session SET expires_at = ?, due_at = ? WHERE id IN ({marks})", [at, at, *names]
+                f"UPDATE gpu_sessions_session SET expires_at = ?, {told} WHERE id IN {these}", [at, at, *names]
             )
             rows.execute(
-                f"UPDATE gpu_sessions_instance SET deadline = ?, due_at = ?, revision = revision + 1 WHERE session_id IN ({marks})",
-                [at, at, *names],
+                f"UPDATE gpu_sessions_instance SET deadline = ?, {told} WHERE session_id IN {these}", [at, at, *names]
             )
-            found = rows.execute(f"SELECT machine_id FROM gpu_sessions_instance WHERE session_id IN ({marks})", names)
+            found = rows.execute(f"SELECT machine_id FROM gpu_sessions_instance WHERE session_id IN {these}", names)
             return [machine for (machine,) in found.fetchall()]
+
+
+def _instants(machine: dict[str, Any]) -> dict[str, datetime | None]:
+    names = ("created_at", "destroyed_at")
+    return {name: datetime.fromisoformat(machine[name]) if machine[name] else None for name in names}
 
 
 def moment(text: str, *, up: bool = False) -> datetime:

@@ -51,7 +51,7 @@ def run(engine: Engine, minutes: float, seed: int) -> tuple[dict[str, Any], list
             "start_seconds": round(started - began, 1), "wall_seconds": round(time.monotonic() - began, 1),
             "violations": verdict.violations,
         }  # fmt: skip
-        story = "\n".join(f"{datetime.fromtimestamp(at, UTC):%H:%M:%S} {what}" for at, what in monkey.harm)
+        story = "\n".join(f"{_instant(at):%H:%M:%S} {what}" for at, what in monkey.harm)
         return figures, verdict.violations, f"{story}\n{field.what_they_said()}"
     finally:
         field.close()
@@ -97,9 +97,13 @@ def _judged(field: Field, monkey: Monkey) -> Verdict:
         Evidence(
             machines=_machines(field), sessions=sessions, instances=instances, endings=endings,
             deployment=field.deployment, creates=field.sandbox.truth()["creates"], costs=_costs(field),
-            bad_weather=[(datetime.fromtimestamp(a, UTC), datetime.fromtimestamp(b, UTC)) for a, b in monkey.bad_weather],
+            bad_weather=[(_instant(begin), _instant(end)) for begin, end in monkey.bad_weather],
         )
     )  # fmt: skip
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _costs(field: Field) -> dict[str, int]:
