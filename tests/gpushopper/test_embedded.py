@@ -180,12 +180,14 @@ def test_it_stops_in_time_while_a_provider_keeps_it_waiting(run: Run) -> None:
 # --- The web server, without the rest --------------------------------------------------------------------
 
 
-def test_a_request_in_progress_is_answered_before_the_server_ends() -> None:
-    arrived, go_on = threading.Event(), threading.Event()
+def test_a_request_in_progress_is_answered_before_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "WEB_POLL", 0.01)
+    arrived = threading.Event()
 
     def slow(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         arrived.set()
-        assert go_on.wait(PATIENCE)
+        assert web.stop.wait(PATIENCE)
+        time.sleep(0.3)  # Time for a server that does not wait to end without us.
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"whole" * 100_000]
 
@@ -195,10 +197,8 @@ def test_a_request_in_progress_is_answered_before_the_server_ends() -> None:
         asking = threading.Thread(target=lambda: answers.append(requests.get(web.url, timeout=PATIENCE).content))
         asking.start()
         assert arrived.wait(PATIENCE)
-        web.stop.set()
-        go_on.set()
-    asking.join(PATIENCE)
     web.close()
+    asking.join(PATIENCE)
     assert answers == [b"whole" * 100_000]
 
 
