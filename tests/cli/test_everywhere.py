@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -215,3 +217,26 @@ def test_without_a_terminal_there_is_no_colour(service: World, alice: str) -> No
     done = run("inventory", env=environment)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.real_time
+def test_on_a_terminal_the_wait_is_one_live_line(service: World, alice: str, home: Path) -> None:
+    environment = {**os.environ, "GPU_SHOPPER_URL": service.url, "GPU_SHOPPER_API_KEY": alice, "HOME": str(home),
+                   "TERM": "xterm-256color", "COLUMNS": "120"}  # fmt: skip
+    environment.pop("NO_COLOR", None)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, "provision", "-i", "fake-1", "--wait"], stdin=theirs, stdout=theirs, stderr=theirs,
+        env=environment, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # The end of a terminal is an error.
+        while block := os.read(ours, 65536):
+            shown += block
+    os.close(ours)
+    assert process.wait(30) == 0, shown.decode()
+    text = shown.decode()
+    assert "pending" in text
+    assert "\r\x1b[2K" in text or "\x1b[1A" in text, "the line is written over"
+    assert "\x1b[1;32mrunning" in text, "in green"
