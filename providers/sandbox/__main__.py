@@ -2,4 +2,5 @@
 
 from providers.sandbox.server import main
 
-main()
+if __name__ == "__main__":
+    main()

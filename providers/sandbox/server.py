@@ -21,53 +21,27 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from providers import clock
 from providers.sandbox.ssh import RESET, SshServer
+from providers.sandbox.wire import Request, Response
 
 if TYPE_CHECKING:
-    from providers.sandbox.world import Machine, World
-
     from providers.sandbox.weather import Weather
+    from providers.sandbox.world import Machine, World
 
 FRONT_PAGE = """\
 The GPU Shopper sandbox. Everything here is made up: no machine runs, and nothing costs money.
 
-  VASTAI_BASE_URL={url}/vastai
-  VASTAI_API_KEY=sandbox-vastai-key
-  TENSORDOCK_BASE_URL={url}/tensordock/api/v2
-  TENSORDOCK_API_TOKEN=sandbox-tensordock-token
+{environment}
 
   {url}/_sandbox/truth    the sandbox's own books
   {url}/_sandbox/weather  what can be made to fail; POST switches it
 """
 MAX_BODY = 4 * 1024 * 1024  # bytes; no provider takes more
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What reaches the world. `path` is without the query; header names are in lower case."""
-
-    method: str
-    path: str
-    query: dict[str, list[str]] = field(default_factory=dict)
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-
-class Response(Protocol):
-    """What the world answers."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 class SandboxServer:
@@ -92,6 +66,21 @@ class SandboxServer:
     @property
     def url(self) -> str:
         return f"http://{self._http.server_address[0]!s}:{self.port}"
+
+    @property
+    def front_page(self) -> str:
+        lines = "\n".join(f"  {name}={value}" for name, value in self.environment().items())
+        return FRONT_PAGE.format(url=self.url, environment=lines)
+
+    def environment(self) -> dict[str, str]:
+        """What makes the adapters talk to this server, on the first account; nothing has to be paced here."""
+        return {
+            "VASTAI_BASE_URL": f"{self.url}/vastai",
+            "VASTAI_API_KEY": "sandbox-vastai-key",
+            "TENSORDOCK_BASE_URL": f"{self.url}/tensordock/api/v2",
+            "TENSORDOCK_API_TOKEN": "sandbox-tensordock-token",
+            "PROVIDER_PACING": "off",
+        }
 
     def start(self) -> None:
         self._thread.start()
@@ -132,7 +121,7 @@ class SandboxServer:
         """
         match method, path:
             case "GET", "/":
-                return FRONT_PAGE.format(url=self.url)
+                return self.front_page
             case "GET", "/_sandbox/truth":
                 return self.world.truth()
             case "GET", "/_sandbox/weather":
@@ -289,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options().parse_args(argv)
     server = SandboxServer(make_world(options), options.host, options.port)
     server.start()
-    sys.stdout.write(FRONT_PAGE.format(url=server.url))
+    sys.stdout.write(server.front_page)
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

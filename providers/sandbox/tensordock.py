@@ -231,7 +231,8 @@ class TensorDock:
         asked = {
             "name": label, "image": IMAGES[0], "location_id": place.id, "useDedicatedIp": True,
             "ssh_key": "ssh-ed25519 AAAASomebodyElses",
-            "resources": {"vcpu_count": 8, "ram_gb": 32, "storage_gb": 100, "gpus": {next(iter(place.gpus)): {"count": 1}}},
+            "resources": {"vcpu_count": 8, "ram_gb": 32, "storage_gb": 100,
+                          "gpus": {next(iter(place.gpus)): {"count": 1}}},
         }  # fmt: skip
         return self._rent(owner, asked, place)
 
@@ -544,8 +545,14 @@ _PACKED = re.compile(r"echo (\S+) \| base64 -d > (\S+)")
 
 def keys_in(lines: list[str]) -> list[str]:
     """The public keys that the lines of a `runcmd` append."""
-    words = [word for line in lines if "authorized_keys" in line for word in shlex.split(line)]
-    return [word for word in words if _KEY.fullmatch(word)]
+    return [word for line in lines if "authorized_keys" in line for word in _words(line) if _KEY.fullmatch(word)]
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quote that is not closed: the shell would not run it either
+        return []
 
 
 def deadline_in(lines: list[str]) -> int | None:

@@ -274,7 +274,7 @@ class VastAI:
 
     def _list(self, request: Request, account: Account, named: dict[str, str]) -> Response:
         token = request.first("after_token")
-        if token and token != "page-lost" and not token.startswith("after-"):
+        if token and not token.startswith("after-"):
             return reply(400, {"error": "invalid_token", "msg": "Invalid pagination token"})
         rows = sorted((m for m in self._mine(account) if not self._hidden(m)), key=lambda machine: int(machine.id))
         total = len(rows)
@@ -397,7 +397,8 @@ class VastAI:
             "image_runtype": f"ssh {machine.asked.get('runtype') or ''}".strip(), "image_args": [],
             "extra_env": [[key, value] for key, value in machine.asked.get("env", {}).items()],
             "onstart": "touch ~/.no_auto_tmux", "template_id": None, "template_hash_id": None, "ssh_host": None,
-            "ssh_port": None, "ssh_idx": "7", **self._access(machine, ask, runs), "local_ipaddrs": "10.0.4.17 172.17.0.1 \n",
+            "ssh_port": None, "ssh_idx": "7", **self._access(machine, ask, runs),
+            "local_ipaddrs": "10.0.4.17 172.17.0.1 \n",
             "jupyter_token": self.world.secret(f"jupyter {machine.id}"), "start_date": machine.created_at.timestamp(),
             "end_date": end.timestamp(), "duration": (end - self.world.now()).total_seconds(), "uptime_mins": None,
             "is_bid": bool(machine.faults.get("create.is_bid")), "min_bid": round(ask.price * 0.55, 4),
@@ -492,7 +493,7 @@ class VastAI:
         disk = self._part(machine, "storage", start, end)
         hours = (end - start).total_seconds() / 3600
         span = {"start": int(start.timestamp()), "end": int(end.timestamp())}
-        lines = [
+        lines: list[dict[str, Any]] = [
             {**span, "type": "gpu", "source": None, "amount": gpu, "metadata": {}, "items": [],
              "description": f"{hours:.3f} hours at ${machine.rate.gpu / 1e6:.3f}/hour"},
             {**span, "type": "disk", "source": None, "amount": disk, "metadata": {}, "items": [],

@@ -160,7 +160,7 @@ _GUEST_FAULTS = {
 class World:
     def __init__(
         self,
-        clock: Clock = product_clock,  # type: ignore[assignment]
+        clock: Clock = product_clock,
         chance: random.Random | None = None,
         *,
         boot: str = "demo",
@@ -179,7 +179,7 @@ class World:
         self.addresses: Callable[[Machine], tuple[str, int]] = self._made_up_address
         self._by_address: dict[tuple[str, int], str] = {}
         self._numbers = itertools.count(1)
-        self._later: list[tuple[datetime, int, Callable[[datetime], None]]] = []
+        self._later: list[tuple[datetime, int, Callable[[datetime], object]]] = []
         self._last_call: dict[str, datetime] = {}
         self._doors: dict[str, Door] = {"vastai": vastai.VastAI(self), "tensordock": tensordock.TensorDock(self)}
 
@@ -188,11 +188,11 @@ class World:
     def now(self) -> datetime:
         return self.clock.now()
 
-    def at(self, moment: datetime, what: Callable[[datetime], None]) -> None:
+    def at(self, moment: datetime, what: Callable[[datetime], object]) -> None:
         """Do it at that instant; it is called with it."""
         heapq.heappush(self._later, (moment, next(self._numbers), what))
 
-    def after(self, seconds: float, what: Callable[[datetime], None], since: datetime | None = None) -> None:
+    def after(self, seconds: float, what: Callable[[datetime], object], since: datetime | None = None) -> None:
         self.at((since or self.now()) + timedelta(seconds=seconds), what)
 
     def pass_time(self) -> None:
@@ -223,7 +223,21 @@ class World:
             return door.answer(request)
         context: dict[str, str | None] = {"provider": name, "operation": operation}
         early = self._before(door, request, context)
-        return early or self._after(door.answer(request), context)
+        if early is not None:
+            return early
+        return self._answered(door, request, context)
+
+    def _answered(self, door: Door, request: Request, context: dict[str, str | None]) -> Response:
+        """The answer, unless it gets lost on its way; then the caller was told no id."""
+        known = len(self.machines)
+        answer, seen = door.answer(request), None
+        try:
+            seen = self._after(answer, context)
+            return seen
+        finally:
+            if seen is not answer:
+                for machine in itertools.islice(self.machines.values(), known, None):
+                    machine.returned = False
 
     def _log(self, door: Door, request: Request, operation: str) -> None:
         machine = door.machine_of(request)
@@ -438,7 +452,7 @@ class World:
 
     def _dead_man(self, machine: Machine, at: datetime) -> None:
         """It reads its file, which may have been written anew, and acts or goes on waiting."""
-        if not machine.exists or machine.state not in ("up", "disassociated"):
+        if not machine.exists or machine.state != "up":
             return
         deadline = self.dead_man_deadline(machine)
         if deadline is None:
@@ -462,7 +476,7 @@ class World:
         """What a visitor meets: open, no_auth, refused, closed or timeout."""
         self.pass_time()
         machine = self.machines[machine_id]
-        if not machine.exists or machine.state not in ("up", "disassociated") or not machine.has_door:
+        if not machine.exists or machine.state != "up" or not machine.has_door:
             return "refused"
         if self.fault(machine, "ssh.never") or self.fault(machine, "ssh.no_port_map"):
             return "timeout"
@@ -484,13 +498,17 @@ class World:
 
     def address_of(self, machine: Machine) -> tuple[str, int]:
         if not machine.address[1]:
-            machine.address = self.addresses(machine)
+            host, port = self.addresses(machine)
+            machine.address = (_named(host), port) if "net.hostname" in machine.faults else (host, port)
             self._by_address[machine.address] = machine.id
         return machine.address
 
     def _made_up_address(self, machine: Machine) -> tuple[str, int]:
+        """TensorDock gives a machine an address of its own, or forwards the port that was asked for."""
         number = machine.number
-        return f"198.51.{(number >> 8) & 255}.{number & 255}", 40_000 + number % 20_000
+        host = f"198.51.{(number >> 8) & 255}.{number & 255}"
+        own = machine.provider == "tensordock" and "net.remap_ports" not in machine.faults
+        return host, 22 if own else 40_000 + number % 20_000
 
     # --- Money --------------------------------------------------------------------------------------------------
 
@@ -528,6 +546,12 @@ class World:
         if lasts is not None:
             self.after(lasts, lambda at: self.end(machine, at, "provider"))
         return machine.id
+
+    def user_boxes(self, how_many: int) -> list[str]:
+        """Machines of other people in the first account of each provider, some with names much like ours."""
+        doors = itertools.cycle(self._doors)
+        labels = itertools.cycle(_STRANGERS)
+        return [self.plant(next(doors), f"{next(labels)}{number}") for number in range(how_many)]
 
     def truth(self) -> dict[str, Any]:
         """The books, as JSON takes them."""
@@ -571,6 +595,13 @@ class World:
     def secret(self, text: str) -> str:
         """A secret of the world's own, the same each time."""
         return hashlib.sha256(f"sandbox {text}".encode()).hexdigest()
+
+
+_STRANGERS = ("training-", "gs-", "", "gs-somebody-aaaaaaaaaaaaaaaa-abcdef-aaaaaaaaaaa", "GPU shopper ")
+
+
+def _named(host: str) -> str:
+    return "localhost" if host == "127.0.0.1" else f"host-{host.replace('.', '-')}.example.net"
 
 
 def _accounts() -> dict[str, Account]:

@@ -29,7 +29,7 @@ from providers.base import (
     Unauthorized,
     Unavailable,
 )
-from providers.http import Answer, Call, Client, Pacer, limited_for, one_line
+from providers.http import Answer, Call, Client, NoPacer, Pacer, limited_for, one_line
 from providers.money import micros
 from providers.vastai import launch, rows
 
@@ -109,6 +109,8 @@ class VastAI:
         key = env.get("VASTAI_API_KEY", "").strip()
         if not key:
             return None
+        if pacer is None and env.get("PROVIDER_PACING") == "off":
+            pacer = NoPacer()
         return cls(key, base_url=env.get("VASTAI_BASE_URL", "").strip() or BASE_URL, session=session, pacer=pacer)
 
     # --- The menu -------------------------------------------------------------------------------------

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from providers.sandbox.__main__ import main
+from providers.sandbox.server import main
 
 
 class Command(BaseCommand):
@@ -15,7 +14,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def run_from_argv(self, argv: list[str]) -> None:
-        sys.exit(main(argv[2:]))
+        main(argv[2:])
 
     def handle(self, *args: Any, **options: Any) -> None:
         main([])
