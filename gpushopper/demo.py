@@ -247,9 +247,16 @@ class Tour:
         self.service.admit()
 
     def menu(self) -> None:
+        self._wait_for_the_menu()
         self.gpu_shopper("inventory", "--gpu-type", GPU, "--limit", "5")
-        if not self.ask("inventory", "--gpu-type", GPU)["offers"]:
-            raise DidNotHold(f"the menu has an {GPU}")
+
+    def _wait_for_the_menu(self) -> None:
+        """A service that has just started for the first time is still reading it."""
+        end = time.monotonic() + READY_WITHIN
+        while not _is_complete(self.ask("inventory", "--gpu-type", GPU)):
+            if time.monotonic() > end:
+                raise DidNotHold(f"every provider's menu is read within {READY_WITHIN:.0f} s, and has an {GPU}")
+            time.sleep(0.2)
 
     def rent(self) -> None:
         if any(not offer.get("sandbox") for offer in self.ask("inventory", "--limit", "500")["offers"]):
@@ -330,6 +337,10 @@ class Tour:
             [sys.executable, "-c", program, *arguments], cwd=BASE, env=environ, stdin=subprocess.DEVNULL,
             stdout=stdout, text=True,
         )  # fmt: skip
+
+
+def _is_complete(menu: Mapping[str, Any]) -> bool:
+    return bool(menu["offers"]) and not any(source["stale"] for source in menu["as_of"].values())
 
 
 if __name__ == "__main__":

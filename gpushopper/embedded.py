@@ -146,6 +146,8 @@ def beat() -> Iterator[None]:
     service: Any = EmbeddedService(app, thread=True, scheduler_cls=settings.CELERY_BEAT_SCHEDULER)
     service.daemon = True
     service.start()
+    for task, _ in settings.BEAT.values():  # Its own first round comes only after each interval.
+        app.send_task(task)
     try:
         yield
     finally:

@@ -31,6 +31,10 @@ def plain(value: object) -> str:
     return "".join(c for c in str(value) if c == "\n" or not unicodedata.category(c).startswith("C"))
 
 
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def money(usd: float | None) -> str:
     return NOTHING if usd is None else f"{usd:.4f}"
 
@@ -72,16 +76,23 @@ def gpu(thing: Body) -> str:
     return plain(thing["gpu_type"]) if count == 1 else f"{count} × {plain(thing['gpu_type'])}"
 
 
+# Sentences are broken over lines where a terminal is narrow; all else is something to copy, or a figure.
+BREAKABLE = ("What",)
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """`>` before a heading: its column is of numbers."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for heading in headings:
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    texts = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
+    for index, heading in enumerate(headings):
+        title = heading.removeprefix(">")
+        breakable = title in BREAKABLE
         shown.add_column(
-            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left",
-            no_wrap=heading != "What",
+            title, justify="right" if heading.startswith(">") else "left", no_wrap=not breakable,
+            min_width=None if breakable else max(len(title), *(row[index].cell_len for row in texts), 0),
         )  # fmt: skip
-    for row in rows:
-        shown.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
+    for row in texts:
+        shown.add_row(*row)
     return shown
 
 
@@ -110,38 +121,39 @@ def menu(page: Body, now: datetime) -> RenderableType:
     offers = page["offers"]
     parts: list[RenderableType] = []
     if any(offer.get("sandbox") for offer in offers):
-        parts.append(note(MADE_UP, "bold yellow"))
+        parts += [note(MADE_UP, "bold yellow"), ""]
     if offers:
-        parts.append(table(MENU_HEADINGS, map(_offer_row, offers)))
+        parts += [table(MENU_HEADINGS, map(_offer_row, offers)), ""]
     parts.append(note(_counted(page)))
     parts += [note(line) for line in _freshness(page["as_of"], now)]
     return Group(*parts)
 
 
-MENU_HEADINGS = ("Offer", "GPU", ">VRAM", ">USD/h", ">Reliable", ">Available", ">vCPU", ">RAM", ">Disk", "Where")
+# The offer's id comes last: some have over 70 characters, and a terminal may wrap the end of a line.
+MENU_HEADINGS = ("GPU", ">VRAM", ">USD/h", ">Reliable", ">vCPU", ">RAM", "Where", "Offer")
+LONGEST_PLACE = 24  # characters
 
 
 def _offer_row(offer: Body) -> list[str | Text]:
     return [
-        Text(plain(offer["id"]), style="cyan") + Text(" sandbox" if offer.get("sandbox") else "", style="yellow"),
         gpu(offer),
         f"{offer['vram_gb']} GB",
         money(offer["price_per_hour"]),
         percent(offer["reliability"]),
-        percent(offer["availability_confidence"]),
         str(offer["cpu_cores"] or NOTHING),
         f"{offer['ram_gb']} GB" if offer["ram_gb"] else NOTHING,
-        f"{offer['disk_gb']} GB" if offer["disk_gb"] else NOTHING,
-        offer["location"] or NOTHING,
+        shortened(offer["location"] or NOTHING, LONGEST_PLACE),
+        Text(plain(offer["id"]), style="cyan"),
     ]
 
 
 def _counted(page: Body) -> str:
     if not page["total"]:
         return "No offer fits. Fewer bounds show more: `gpu-shopper inventory` shows everything."
+    kind = "sandbox offer" if any(offer.get("sandbox") for offer in page["offers"]) else "offer"
     if page["count"] < page["total"]:
-        return f"{page['count']} of {page['total']} offers; --limit and --offset show the others."
-    return f"{page['total']} offer{'s' if page['total'] != 1 else ''}."
+        return f"{page['count']} of {page['total']} {kind}s; --limit and --offset show the others."
+    return f"{page['total']} {kind}{'s' if page['total'] != 1 else ''}."
 
 
 def _freshness(as_of: dict[str, Any], now: datetime) -> Iterable[str]:

@@ -15,12 +15,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
+from rich.measure import Measurement
 
 from gpushopper.cli import config
 from gpushopper.cli.api import Api, Body
 
 # Of a pipe or a file: wide enough that no table is broken.
 WIDTH_WITHOUT_TERMINAL = 200
+WIDEST = 1000
 
 
 class Output(enum.StrEnum):
@@ -69,6 +71,9 @@ class Terminal:
             sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
             return
         for thing in shown:
+            # Wider than the terminal: its own wrapping loses nothing, and ours would cut ids short.
+            needed = Measurement.get(self.out, self.out.options.update(max_width=WIDEST), thing).minimum
+            self.out.width = max(self.out.width, needed)
             self.out.print(thing)
 
     def say(self, sentence: str) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from gpushopper.cli import terminal
+from inventory import refresh
 from providers.base import Unavailable
 from tests.cli.conftest import GpuShopper, World
-from tests.fakes import FakeProvider
+from tests.fakes import FakeProvider, quote
 
 pytestmark = pytest.mark.usefixtures("alice")
 
@@ -18,7 +20,8 @@ def offers(gpu_shopper: GpuShopper, *arguments: str) -> list[str]:
     return [offer["id"] for offer in json.loads(said.out)["offers"]]
 
 
-def test_the_menu_can_be_read_by_a_person(gpu_shopper: GpuShopper) -> None:
+def test_the_menu_can_be_read_by_a_person(gpu_shopper: GpuShopper, settings: Any) -> None:
+    settings.SANDBOX = False
     said = gpu_shopper("inventory")
     assert said.code == 0
     assert not said.err
@@ -30,6 +33,21 @@ def test_the_menu_can_be_read_by_a_person(gpu_shopper: GpuShopper) -> None:
     assert "99.0 %" in said.out
     assert "3 offers." in said.out
     assert "fake: listed 4 s ago" in said.out
+
+
+def test_on_a_narrow_terminal_nothing_is_cut_short(
+    gpu_shopper: GpuShopper, service: World, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An offer's id is typed again, and some have more than 70 characters."""
+    long = "c5c14262-4d84-4ec5-9334-886ff164f9d8-geforcertx4090-pcie-24gb"
+    provider.menu = [quote(long, location="Frankfurt am Main, Hesse, Germany")]
+    service.engine.clock.advance(3600)
+    refresh.refresh("fake")
+    monkeypatch.setattr(terminal, "WIDTH_WITHOUT_TERMINAL", 40)
+    said = gpu_shopper("inventory")
+    assert f"fake-{long}" in said.out
+    assert "0.4100" in said.out
+    assert "Frankfurt am Main, Hess…" in said.out
 
 
 def test_bounds_are_passed_on(gpu_shopper: GpuShopper) -> None:
@@ -49,7 +67,7 @@ def test_bounds_are_passed_on(gpu_shopper: GpuShopper) -> None:
 
 
 def test_a_page_says_that_there_is_more(gpu_shopper: GpuShopper) -> None:
-    assert "1 of 3 offers" in gpu_shopper("inventory", "--limit", "1").out
+    assert "1 of 3 sandbox offers" in gpu_shopper("inventory", "--limit", "1").out
 
 
 def test_an_empty_menu_says_what_to_do(gpu_shopper: GpuShopper) -> None:
@@ -84,13 +102,11 @@ def test_sandbox_offers_are_marked(gpu_shopper: GpuShopper, settings: Any) -> No
     settings.SANDBOX = True
     listed, one = gpu_shopper("inventory").out, gpu_shopper("inventory", "fake-1").out
     assert "nothing real is rented" in listed
-    assert "fake-1 sandbox" in listed
+    assert "3 sandbox offers." in listed
     assert "nothing real is rented" in one
 
 
 def test_old_offers_are_said_to_be_old(gpu_shopper: GpuShopper, service: World, provider: FakeProvider) -> None:
-    from inventory import refresh
-
     service.engine.clock.advance(3600)
     provider.trouble["quotes"] = [Unavailable("no answer")]
     refresh.refresh("fake")
