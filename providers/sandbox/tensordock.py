@@ -165,10 +165,10 @@ class TensorDock:
         if refused := self._refusal(account, asked, place):
             return refused
         assert place is not None
-        if self._hit("create.phantom"):
+        if self._hit("create.phantom", place.id):
             return self._made(self._new_id(), asked["name"])
         machine = self._rent(account, asked, place)
-        if self._hit("create.duplicate"):
+        if self._hit("create.duplicate", place.id):
             self._rent(account, asked, place)
         machine.returned = True
         return self._made(machine.id, asked["name"])

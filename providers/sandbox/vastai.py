@@ -186,11 +186,12 @@ class VastAI:
         if refused := self._refusal(account, named["offer"], ask, body):
             return refused
         assert ask is not None
-        if self._hit("create.phantom"):
+        host = str(ask.host_id)
+        if self._hit("create.phantom", host=host):
             return reply(200, {"success": True, "new_contract": next(self._contracts), "instance_api_key": "phantom"})
-        stopped = bool(self._hit("create.success_false_with_id"))
+        stopped = bool(self._hit("create.success_false_with_id", host=host))
         machine = self._rent(account, ask, body, stopped=stopped)
-        if self._hit("create.duplicate"):
+        if self._hit("create.duplicate", host=host):
             self._rent(account, ask, body, stopped=False)
         machine.returned = True
         secret = self.world.secret(f"container {machine.id}")
@@ -210,16 +211,17 @@ class VastAI:
         return None
 
     def _refusal(self, account: Account, offer: str, ask: Ask | None, body: dict[str, Any]) -> Response | None:
-        stale = self._hit("create.stale")
+        host = str(ask.host_id) if ask else None
+        stale = self._hit("create.stale", host=host)
         if stale or ask is None or ask.rented:
             return _stale(offer, int(stale) if stale and stale is not True else 400)
-        seconds = self._hit("create.late_row")
+        seconds = self._hit("create.late_row", host=host)
         if seconds is not None:
             self.world.after(float(seconds), lambda at: self._rent(account, ask, body, stopped=False))
             return _stale(offer, 400)
-        if self._hit("create.no_credit") or self._credit(account) <= 0:
+        if self._hit("create.no_credit", host=host) or self._credit(account) <= 0:
             return reply(400, _error("insufficient_credit", "Your account lacks credit; see the billing page."))
-        if code := self._hit("create.refused"):
+        if code := self._hit("create.refused", host=host):
             return reply(400, _error(str(code), f"error 400/3500: {code}"))
         return None
 
@@ -520,9 +522,9 @@ class VastAI:
             return reply(400, _error("team_ssh_keys_not_supported", text))
         return reply(200, {"success": True, "key": {"id": 91822, "public_key": ""}})
 
-    def _hit(self, name: str, machine: str | None = None) -> Any:
+    def _hit(self, name: str, machine: str | None = None, host: str | None = None) -> Any:
         weather = self.world.weather
-        return None if weather.calm else weather.hit(name, provider=self.name, machine=machine)
+        return None if weather.calm else weather.hit(name, provider=self.name, machine=machine, host=host)
 
     _answers: dict[str, Callable[[VastAI, Request, Account, dict[str, str]], Response]] = {
         "quotes": _search, "create": _create, "list": _list, "list_v0": _list_v0, "get": _get, "relabel": _relabel,

@@ -25,7 +25,7 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "call.garbage": ("V2 F27", "it happens, and half an answer comes"),
     "call.empty": ("V2 F39", "it happens, and an empty 200 comes"),
     "call.unauthorized": ("V9 F22", "the key is rejected; Vast.ai: value 404, 403 or 401"),
-    "call.rate_limited": ("V6 F32", "429; Vast.ai: value 1 to 5 chooses the body"),
+    "call.rate_limited": ("V6 F32", "429; value 1 to 5 (TensorDock: 1 to 3) chooses the body"),
     "call.redirect": ("", "a redirect to another host"),
     "auth.team": ("V36", "Vast.ai: a team's key, for which the account keeps no SSH keys"),
     "rate.enforce": ("V6 F32", "the providers' limits are kept for real"),
@@ -38,7 +38,7 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "create.is_bid": ("V22", "Vast.ai: an interruptible contract where on-demand was asked"),
     "create.no_credit": ("V29 F30", "the account lacks money"),
     "create.refused": ("V1", "Vast.ai: value: the error code of a 400"),
-    "create.fail": ("F1 F2 F14 F15", "TensorDock: value capacity, no_public_ip, generic or validation"),
+    "create.fail": ("F1 F2 F14 F15", "TensorDock: value capacity, no_public_ip, generic (also .http, .nested, .issues), validation"),
     "create.image_refused": ("F16", "TensorDock: the image is not offered there; value: the image, or True for any"),
     "create.as_201": ("", "TensorDock: 201 instead of 200"),
     "create.truncate_label": ("", "the label is cut; value: to how many characters"),
@@ -52,7 +52,7 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "list.hide": ("V27", "machines are missing from listings, and found by id"),
     "list.shape": ("F12", "TensorDock: value L1 to L4"),
     "list.sparse": ("F13", "TensorDock: rows without a name"),
-    "list.fail": ("F39", "TensorDock: value unknown: a shape that nobody knows"),
+    "list.fail": ("F39", "TensorDock: value unknown (a shape that nobody knows), empty or 503"),
     "get.gone": ("V28 F20", "how a machine that is gone reads: null, 404, empty; TensorDock: 404, 200err, status"),
     "get.deny": ("", "a look-up by id says that there is no such machine, which is not true"),
     # Destroy
@@ -106,9 +106,9 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "search.cap": ("V34", "Vast.ai: most rows of a search"),
     "search.ignore_filters": ("V34", "Vast.ai: rented and unverified offers are among the rows"),
     "search.reissue_machine": ("V33", "Vast.ai: hosts come back under new machine ids"),
-    "locations.drift": ("F26", "TensorDock: counts and caps that are wrong"),
+    "locations.drift": ("F26", "TensorDock: no counts, or with value high too high ones"),
     "json.drift": ("F27", "TensorDock: numbers as strings"),
-    "json.rename": ("F28", "TensorDock: the members have other names"),
+    "json.rename": ("F28", "TensorDock: the members have other names; value top: no data around them"),
     # Money
     "bill.lag": ("V31", "Vast.ai: charges appear after so many seconds"),
     "bill.host_account": ("V32", "Vast.ai: host accounts have no charges"),
@@ -174,10 +174,10 @@ class Weather:
                 return setting.value
         return None
 
-    def of_machine(self, name: str, machine: str) -> Any:
+    def of_machine(self, name: str, machine: str, provider: str) -> Any:
         """The value if it was set on this very machine."""
         for setting in self._settings.get(name, ()):
-            if setting.machine == machine and setting.fits(self._now(), {"machine": machine}):
+            if setting.machine == machine and setting.fits(self._now(), {"machine": machine, "provider": provider}):
                 return setting.value
         return None
 

@@ -296,10 +296,10 @@ class World:
         """A machine exists from now on, and bills."""
         now = self.now()
         machine = Machine(
-            id=id, provider=provider, account=account, label=self._kept(label), sent_label=label, offer=offer,
+            id=id, provider=provider, account=account, label=self._kept(provider, label), sent_label=label, offer=offer,
             model=model, count=count, disk_gb=disk_gb, rate=rate, created_at=now, asked=asked, boot=self.boot,
-            guest=self._guest(id, model, count, disk_gb, users, cuda), host_seed=id, number=next(self._numbers),
-            faults=self._taken_over(provider, host),
+            guest=self._guest(provider, id, model, count, disk_gb, users, cuda), host_seed=id,
+            number=next(self._numbers), faults=self._taken_over(provider, host),
         )  # fmt: skip
         self.machines[id] = machine
         self._meter(machine, now, rate)
@@ -307,13 +307,13 @@ class World:
         self._plan_faults(machine)
         return machine
 
-    def _kept(self, label: str) -> str | None:
+    def _kept(self, provider: str, label: str) -> str | None:
         if self.weather.calm:
             return label
-        length = self.weather.hit("create.truncate_label")
+        length = self.weather.hit("create.truncate_label", provider=provider)
         if length is not None:
             return label[: int(length)]
-        return "" if self.weather.hit("create.drop_label") else label
+        return "" if self.weather.hit("create.drop_label", provider=provider) else label
 
     def _taken_over(self, provider: str, host: str) -> dict[str, Any]:
         if self.weather.calm:
@@ -321,15 +321,17 @@ class World:
         hits = {name: self.weather.hit(name, provider=provider, host=host) for name in TAKEN_OVER}
         return {name: value for name, value in hits.items() if value is not None}
 
-    def _guest(self, id: str, model: int, count: int, disk_gb: int, users: tuple[str, ...], cuda: str) -> Guest:
+    def _guest(
+        self, provider: str, id: str, model: int, count: int, disk_gb: int, users: tuple[str, ...], cuda: str
+    ) -> Guest:
         name, _, vram_mb, _, _ = catalogue.MODELS[model]
         return Guest(
             machine_id=id, gpu_name=name, gpu_count=count, vram_mb=vram_mb, cuda=cuda, users=users, disk_gb=disk_gb,
-            gpu_utilisation=self._busy,
+            gpu_utilisation=lambda: self._busy(provider, id),
         )  # fmt: skip
 
-    def _busy(self) -> int:
-        value = None if self.weather.calm else self.weather.hit("guest.busy")
+    def _busy(self, provider: str, machine: str) -> int:
+        value = None if self.weather.calm else self.weather.hit("guest.busy", provider=provider, machine=machine)
         return 50 if value is None else int(value)
 
     def _plan_boot(self, machine: Machine, keys: list[str], deadline: int | None) -> None:
@@ -490,7 +492,11 @@ class World:
     def fault(self, machine: Machine, name: str) -> Any:
         """What it took over when it was made, or what was set on it since."""
         found = machine.faults.get(name)
-        return found if found is not None or self.weather.calm else self.weather.of_machine(name, machine.id)
+        return (
+            found
+            if found is not None or self.weather.calm
+            else self.weather.of_machine(name, machine.id, machine.provider)
+        )
 
     def machine_at(self, host: str, port: int) -> Machine | None:
         found = self._by_address.get((host, port))
