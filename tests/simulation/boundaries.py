@@ -1,56 +1,69 @@
 """Where a process can die: every commit, provider call, SSH visit and publish is a numbered boundary.
 
-They are found by instrumentation, not listed by hand: the database's own commit and statements, the one
-transport that every provider call goes through, the one runner of SSH commands, the one place that
-publishes. Crossing the boundary at which a run is to die raises `Killed`, which no code may catch.
+They are found by instrumentation, not listed by hand: the database's own commits and statements, the one
+transport that every provider call goes through, the one runner of SSH commands, the one place that publishes.
+Any other effect (a socket, a process, a file that is written) is caught by `nothing_else` and fails the run.
+
+What happens at a boundary is up to `on_cross`: nothing, a death, a pause, a change of workers.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 
 
 class Killed(BaseException):
     """The process is dead. Not an Exception: nothing of ours may survive it."""
 
 
+class Uninstrumented(AssertionError):
+    """The service did something to the outside that is no boundary, so no kill was ever tried there."""
+
+
 @dataclass
 class Boundaries:
-    """Counts what is crossed; at `kill_at` it kills, and from then on counts for the next life."""
+    """Counts what is crossed, by name, while the service works."""
 
-    kill_at: frozenset[int] = frozenset()
+    on_cross: Callable[[int, str], None] | None = None
     crossed: int = 0
-    names: list[str] = field(default_factory=list)
-    keep_names: bool = False
-    pause_at: int | None = None
-    on_pause: Callable[[], None] | None = None
-    quiet: int = 0
+    names: dict[str, int] = field(default_factory=dict)
+    _off: int = 1  # outside of the service's own work nothing counts
+    dead: bool = False
 
     def cross(self, name: str) -> None:
-        if self.quiet:
+        if self.dead:
+            raise Killed(name)
+        if self._off:
             return
         self.crossed += 1
-        if self.keep_names:
-            self.names.append(name)
-        if self.crossed == self.pause_at and self.on_pause is not None:
-            self.on_pause()
-        if self.crossed in self.kill_at:
-            raise Killed(f"at boundary {self.crossed}: {name}")
+        self.names[name] = self.names.get(name, 0) + 1
+        if self.on_cross is not None:
+            self.on_cross(self.crossed, name)
+
+    def die(self, name: str) -> None:
+        """From here on nothing that the dying process still does has any effect, until `bury`."""
+        self.dead = True
+        raise Killed(name)
+
+    def bury(self) -> None:
+        self.dead = False
+        self._off = 1
 
     @contextmanager
-    def silent(self) -> Iterator[None]:
-        """What the simulation itself does is no effect of the service."""
-        self.quiet += 1
+    def counting(self) -> Iterator[None]:
+        """The service is at work. What the simulation itself does, outside of this, is no effect of it."""
+        self._off -= 1
         try:
             yield
         finally:
-            self.quiet -= 1
+            self._off = min(1, self._off + 1)
 
 
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b\s*(?:INTO|FROM)?\s*\"?(\w+)", re.IGNORECASE)
@@ -58,23 +71,51 @@ _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE)\b\s*(?:INTO|FROM)?\s*\"?(\w+)",
 
 @contextmanager
 def instrumented_database(boundaries: Boundaries) -> Iterator[None]:
-    """Every commit is a boundary: of a transaction, or of one statement outside of any."""
-    commit = connection.commit
+    """Each outermost commit is a boundary, and each statement that writes outside of a transaction."""
+    leave = transaction.Atomic.__exit__
 
-    def commit_and_cross() -> None:
-        commit()
-        boundaries.cross("commit")
+    def leave_and_cross(atomic: transaction.Atomic, *raised: Any) -> None:
+        leave(atomic, *raised)
+        if raised[0] is None and not connection.in_atomic_block:
+            boundaries.cross("commit")
 
     def statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        if boundaries.dead:
+            raise Killed("a dead process writes nothing")
         result = execute(sql, params, many, context)
         found = _WRITES.match(sql)
         if found and not connection.in_atomic_block:
             boundaries.cross(f"{found[1].lower()} {found[2]}")
         return result
 
-    connection.commit = commit_and_cross  # type: ignore[method-assign]
+    transaction.Atomic.__exit__ = leave_and_cross  # type: ignore[method-assign]
     try:
         with connection.execute_wrapper(statement):
             yield
     finally:
-        connection.commit = commit  # type: ignore[method-assign]
+        transaction.Atomic.__exit__ = leave  # type: ignore[method-assign]
+
+
+_EFFECTS = ("socket.connect", "socket.sendto", "subprocess.Popen", "os.remove", "os.rename", "os.system")
+_watched: list[Boundaries] = []
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watched or _watched[-1]._off:
+        return
+    writes_a_file = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+    if event in _EFFECTS or writes_a_file:
+        raise Uninstrumented(f"{event}{arguments!r:.120} is no boundary")
+
+
+@contextmanager
+def nothing_else(boundaries: Boundaries) -> Iterator[None]:
+    """While the service works, every other effect on the outside raises `Uninstrumented`."""
+    if not getattr(sys, "_simulation_audits", False):
+        sys.addaudithook(_audit)  # There is no way to take one off again.
+        sys._simulation_audits = True  # type: ignore[attr-defined]
+    _watched.append(boundaries)
+    try:
+        yield
+    finally:
+        _watched.remove(boundaries)

@@ -16,6 +16,10 @@ class VirtualClock:
     def now(self) -> datetime:
         return self.instant + self.skew
 
+    def true(self, moment: datetime) -> datetime:
+        """The true instant at which the service's clock shows `moment`."""
+        return moment - self.skew
+
     def monotonic(self) -> float:
         return (self.instant - self.began).total_seconds()
 

@@ -1,0 +1,88 @@
+"""`python -m tests.simulation`: try to break the promise, and print what was covered."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+
+def prepare() -> None:
+    """An empty, migrated database in memory, which every run gets a copy of by being forked."""
+    import django
+
+    django.setup()
+    from django.core.management import call_command
+
+    from tests.simulation.run import silence_logs
+
+    silence_logs()
+    call_command("migrate", verbosity=0, interactive=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    prepare()
+    found: dict[str, Any] = options.run(options)
+    json.dump(found, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    return 1 if found.get("failures") or found.get("violations") else 0
+
+
+def _kill(options: argparse.Namespace) -> dict[str, Any]:
+    from tests.simulation.campaign import Plan, campaign, every_kill
+
+    plans = [Plan(name, options.fault, options.how) for name in options.scenarios]
+    return campaign(plans or every_kill(main_only=not options.all), progress=True).shown()
+
+
+def _sample(options: argparse.Namespace) -> dict[str, Any]:
+    from tests.simulation.campaign import campaign, sampled_faults
+
+    return campaign(sampled_faults(options.number, options.seed, options.kills), progress=True).shown()
+
+
+def _replay(options: argparse.Namespace) -> dict[str, Any]:
+    from tests.simulation.campaign import Plan, replay
+
+    plan = Plan(
+        options.scenario, options.fault, options.how, seed=options.seed, workers=options.workers,
+        celery=not options.no_celery, guardian=options.guardian,
+    )  # fmt: skip
+    return replay(plan, options.at)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    kill = commands.add_parser("kill", help="die at each boundary of the main lives, or of those named")
+    kill.add_argument("scenarios", nargs="*")
+    kill.add_argument("--all", action="store_true", help="of all lives")
+    kill.add_argument("--fault", default="")
+    kill.add_argument("--how", default="kill", choices=["kill", "pair", "pause"])
+    kill.set_defaults(run=_kill)
+    sample = commands.add_parser("sample", help="lives with a fault each, and some kills in each")
+    sample.add_argument("--number", type=int, default=100)
+    sample.add_argument("--kills", type=int, default=4)
+    sample.add_argument("--seed", type=int, default=random.randrange(10**6))
+    sample.set_defaults(run=_sample)
+    again = commands.add_parser("replay", help="one run")
+    again.add_argument("scenario")
+    again.add_argument("--fault", default="")
+    again.add_argument("--how", default="kill", choices=["kill", "pair", "pause"])
+    again.add_argument("--at", type=int)
+    again.add_argument("--seed", type=int, default=0)
+    again.add_argument("--workers", type=int, default=1)
+    again.add_argument("--guardian", action="store_true")
+    again.add_argument("--no-celery", action="store_true")
+    again.set_defaults(run=_replay)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Campaigns: every kill of every life, and samples of everything else.
+
+A run is lived in a child process, forked from one that has an empty, migrated database in memory; at each boundary
+the child itself forks, and the grandchild dies there, is started again, and is lived to rest and judged. So the way
+to a boundary is walked once, however many die on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from tests.simulation.judge import Verdict
+
+CORES = os.cpu_count() or 1
+# A worker that stops for so long has lost its claim, and somebody else has long gone on.
+PAUSE = timedelta(seconds=75)
+
+
+@dataclass
+class Tally:
+    """What a campaign covered, and what it found."""
+
+    runs: int = 0
+    kills: int = 0
+    pauses: int = 0
+    boundaries: int = 0
+    virtual_hours: float = 0.0
+    machines: int = 0
+    orphans: int = 0
+    false_kills: int = 0
+    longest_orphan_seconds: float = 0.0
+    worst_cost_error_micros: int = 0
+    wall_seconds: float = 0.0
+    ends: Counter[str] = field(default_factory=Counter)
+    names: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, found: dict[str, Any], how: str) -> None:
+        self.runs += 1
+        self.kills += found["deaths"]
+        self.virtual_hours += found["virtual_seconds"] / 3600
+        self.machines += found["machines"]
+        self.orphans += found["orphans"]
+        self.false_kills += found["false_kills"]
+        self.longest_orphan_seconds = max(self.longest_orphan_seconds, *found["orphan_seconds"], 0.0)
+        self.worst_cost_error_micros = max(self.worst_cost_error_micros, found["worst_cost_error"])
+        self.ends.update(found["ends"])
+        self.names.update(found["names"])
+        if found["violations"]:
+            self.failures.append({"replay": how, "violations": found["violations"][:5]})
+
+    def shown(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "virtual_hours": round(self.virtual_hours, 1),
+            "wall_seconds": round(self.wall_seconds, 1),
+            "ends": dict(self.ends),
+            "names": dict(self.names),
+        }
+
+
+# --- Children ---------------------------------------------------------------------------------------------
+
+
+class Children:
+    """Forked processes that each send back one JSON line; at most so many at once."""
+
+    def __init__(self, most: int = CORES) -> None:
+        self.most = most
+        self.pipes: dict[int, tuple[int, str]] = {}
+
+    def fork(self, how: str, work: Callable[[], dict[str, Any]], heard: Callable[[dict[str, Any], str], None]) -> None:
+        while len(self.pipes) >= self.most:
+            self.collect(heard)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read)
+            _answer(write, work)
+        os.close(write)
+        self.pipes[child] = (read, how)
+
+    def collect(self, heard: Callable[[dict[str, Any], str], None]) -> None:
+        """Hear the child that has waited longest."""
+        child, (read, how) = next(iter(self.pipes.items()))
+        del self.pipes[child]
+        with os.fdopen(read) as pipe:
+            text = pipe.read()
+        os.waitpid(child, 0)
+        heard(json.loads(text) if text else _lost(), how)
+
+    def collect_all(self, heard: Callable[[dict[str, Any], str], None]) -> None:
+        while self.pipes:
+            self.collect(heard)
+
+
+def _answer(write: int, work: Callable[[], dict[str, Any]]) -> None:
+    try:
+        found = work()
+    except BaseException:
+        found = {**asdict(Verdict()), "violations": [traceback.format_exc()[-1500:]]}
+    with os.fdopen(write, "w") as pipe:
+        pipe.write(json.dumps(found))
+    os._exit(0)
+
+
+def _lost() -> dict[str, Any]:
+    return {**asdict(Verdict()), "violations": ["the run's process was lost"]}
+
+
+# --- Lives and the deaths in them -------------------------------------------------------------------------
+
+
+@dataclass
+class Plan:
+    """What is tried on one life: at each boundary that `at` names a fork, which `how` treats."""
+
+    scenario: str
+    fault: str = ""
+    how: str = "kill"  # kill, pair, pause
+    at: Callable[[int], bool] = lambda number: True
+    seed: int = 0
+    workers: int = 1
+    celery: bool = True
+    guardian: bool = False
+
+    def command(self, boundary: int | None = None) -> str:
+        words = [f"python -m tests.simulation replay {self.scenario}", f"--how {self.how}"]
+        words += [f"--fault '{self.fault}'"] if self.fault else []
+        words += [f"--at {boundary}"] if boundary is not None else []
+        words += [f"--seed {self.seed}"] if self.seed else []
+        words += [f"--workers {self.workers}"] if self.workers != 1 else []
+        words += ["--guardian"] if self.guardian else []
+        words += ["--no-celery"] if not self.celery else []
+        return " ".join(words)
+
+
+class Life:
+    """One run, and the runs that branch off from it."""
+
+    def __init__(self, plan: Plan, tally: Tally) -> None:
+        from tests.simulation.faults import FAULTS
+        from tests.simulation.run import Run
+        from tests.simulation.scenarios import SCENARIOS
+
+        self.plan, self.tally = plan, tally
+        self.chance = random.Random(plan.seed)
+        self.run = Run(
+            SCENARIOS[plan.scenario],
+            FAULTS[plan.fault] if plan.fault else None,
+            workers=max(plan.workers, 2 if plan.how == "pause" else 1),
+            celery=plan.celery,
+            guardian=plan.guardian,
+            seed=plan.seed,
+            chance=random.Random(plan.seed) if plan.workers > 1 else None,
+        )
+        self.children = Children()
+        self.write_to: int | None = None  # set in a branch: where its verdict goes
+
+    def live(self) -> Tally:
+        found = self._lived(self._cross)
+        if self.write_to is not None:
+            with os.fdopen(self.write_to, "w") as pipe:
+                pipe.write(json.dumps(found))
+            os._exit(0)
+        self.children.collect_all(self.tally.add)
+        self.tally.boundaries = found["boundaries"]
+        self.tally.add(found, self.plan.command())
+        return self.tally
+
+    def _lived(self, on_cross: Callable[[int, str], None]) -> dict[str, Any]:
+        try:
+            return asdict(self.run.live(on_cross))
+        except BaseException:
+            return {**asdict(Verdict()), "violations": [traceback.format_exc()[-2500:]]}
+
+    def _cross(self, number: int, name: str) -> None:
+        if self.plan.workers > 1 and self.chance.random() < 0.5:
+            self.run.service.leave()
+        if not self.plan.at(number):
+            return
+        while len(self.children.pipes) >= self.children.most:
+            self.children.collect(self.tally.add)
+        read, write = os.pipe()
+        child = os.fork()
+        if child:
+            os.close(write)
+            self.children.pipes[child] = (read, self.plan.command(number))
+            return
+        os.close(read)
+        self.children.pipes.clear()
+        self.write_to = write
+        self.treat(number, name)
+
+    def treat(self, number: int, name: str) -> None:
+        """In a branch: die here, or stop for longer than a claim lasts; and for pairs once more, later."""
+        boundaries = self.run.stage.boundaries
+        boundaries.on_cross = None
+        if self.plan.how == "pause":
+            self.run.service.leave(self.run.clock.instant + PAUSE)
+            return
+        if self.plan.how == "pair":
+            again = number + random.Random(self.plan.seed * 100_003 + number).randrange(1, 60)
+            boundaries.on_cross = lambda later, what: boundaries.die(what) if later == again else None
+        boundaries.die(name)
+
+
+def lived(plan: Plan) -> dict[str, Any]:
+    return Life(plan, Tally()).live().shown()
+
+
+def replay(plan: Plan, at: int | None) -> dict[str, Any]:
+    """The one run that a failure names, in this process."""
+    life = Life(plan, Tally())
+
+    def cross(number: int, name: str) -> None:
+        if plan.workers > 1 and life.chance.random() < 0.5:
+            life.run.service.leave()
+        if number == at:
+            life.treat(number, name)
+
+    return life._lived(cross)
+
+
+# --- Many lives --------------------------------------------------------------------------------------------
+
+
+def merge(into: Tally, found: dict[str, Any]) -> None:
+    into.runs += found["runs"]
+    into.kills += found["kills"]
+    into.pauses += found["pauses"]
+    into.boundaries += found["boundaries"]
+    into.virtual_hours += found["virtual_hours"]
+    into.machines += found["machines"]
+    into.orphans += found["orphans"]
+    into.false_kills += found["false_kills"]
+    into.longest_orphan_seconds = max(into.longest_orphan_seconds, found["longest_orphan_seconds"])
+    into.worst_cost_error_micros = max(into.worst_cost_error_micros, found["worst_cost_error_micros"])
+    into.ends.update(found["ends"])
+    into.names.update(found["names"])
+    into.failures += found["failures"]
+
+
+def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: bool = False) -> Tally:
+    """Each plan in a process of its own, one after the other; its branches use all cores."""
+    tally, began = Tally(), time.monotonic()
+    children = Children(most=1)
+    for plan in plans:
+        if seconds is not None and time.monotonic() - began > seconds:
+            break
+        children.fork(plan.command(), lambda plan=plan: lived(plan), lambda found, how: _heard(tally, found, how))  # type: ignore[misc]
+        children.collect_all(lambda found, how: _heard(tally, found, how))
+        if progress:
+            sys.stderr.write(f"\r{tally.runs} runs, {len(tally.failures)} failures, {plan.scenario:<50.50}")
+            sys.stderr.flush()
+    tally.wall_seconds = time.monotonic() - began
+    return tally
+
+
+def _heard(tally: Tally, found: dict[str, Any], how: str) -> None:
+    if "failures" in found:
+        merge(tally, found)
+    else:
+        tally.failures.append({"replay": how, "violations": found["violations"]})
+
+
+def every_kill(*, main_only: bool) -> list[Plan]:
+    from tests.simulation.scenarios import SCENARIOS
+
+    return [Plan(name) for name, scenario in SCENARIOS.items() if scenario.main or not main_only]
+
+
+def every_pause(names: Iterable[str], step: int = 1, offset: int = 0) -> list[Plan]:
+    return [Plan(name, how="pause", at=lambda n: n % step == offset) for name in names]
+
+
+def sampled_faults(number: int, seed: int, kills: int) -> list[Plan]:
+    """So many lives with a fault each, and in each so many kills; the same for the same seed."""
+    from tests.simulation.faults import FAULTS
+    from tests.simulation.scenarios import SCENARIOS
+
+    chance = random.Random(seed)
+    short = [name for name, scenario in SCENARIOS.items() if not scenario.long]
+    plans = []
+    for fault in chance.sample(sorted(FAULTS), min(number, len(FAULTS))):
+        spots = frozenset(chance.sample(range(1, 120), kills))
+        plans.append(Plan(chance.choice(short), fault, at=spots.__contains__))
+    return plans

@@ -1,0 +1,217 @@
+"""One run: a stage, a service, a scenario with its weather; lived to rest, then judged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.test.utils import override_settings
+
+from gpushopper.models import ApiKey, Consumer, make_key
+from providers import tag
+from sessions.lifecycle import OVER, State
+from sessions.models import Instance, Session
+from tests.simulation.faults import Fault
+from tests.simulation.judge import Verdict, judge
+from tests.simulation.scenarios import Scenario
+from tests.simulation.service import ConnectionLost, Service
+from tests.simulation.stage import Stage
+from tests.simulation.story import Ask, Do, Promise, Sleep, Step, Story, Until
+
+# Shorter than the defaults where a life would only wait; the rules are the same. Long random lives use the defaults.
+QUICK = {
+    "DESTROY_CONFIRM": timedelta(seconds=10),
+    "CREATE_SETTLE": timedelta(seconds=90),
+    "ORPHAN_GRACE_PERIOD": timedelta(seconds=20),
+    "RECONCILIATION_INTERVAL": timedelta(seconds=60),
+    "PROVISION_TIMEOUT": timedelta(minutes=4),
+    "SSH_VERIFY_TIMEOUT": timedelta(minutes=2),
+    "INVENTORY_CACHE_TTL": timedelta(minutes=10),
+    "EMBEDDED": True,
+}
+# The world's machines boot within seconds ("demo"), so nearly all of a short life is spent on what matters.
+BOOT = "demo"
+
+# After the last client has what it wanted, the service gets this long to come to rest.
+REST_WITHIN = timedelta(hours=3)
+# And then nothing may turn up any more: late arrivals need a few listings to be found.
+WATCH = timedelta(minutes=6)
+
+
+@dataclass
+class Run:
+    scenario: Scenario
+    fault: Fault | None = None
+    workers: int = 1
+    celery: bool = True
+    guardian: bool = False
+    seed: int = 0
+    chance: Any = None
+    stage: Stage = field(init=False)
+    service: Service = field(init=False)
+    promises: dict[str, Promise] = field(default_factory=dict)
+    planted: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    outages: list[tuple[datetime, datetime]] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    unrested: str = ""
+    restored: bool = False
+    _saved: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.stage = Stage(seed=self.seed, boot=BOOT)
+        self.service = Service(
+            self.stage, workers=self.workers, celery=self.celery, guardian=self.guardian, chance=self.chance
+        )
+
+    @property
+    def world(self) -> Any:
+        return self.stage.world
+
+    @property
+    def clock(self) -> Any:
+        return self.stage.clock
+
+    # --- Living -------------------------------------------------------------------------------------------
+
+    def live(self, on_cross: Callable[[int, str], None] | None = None) -> Verdict:
+        """The whole run, from nothing to the verdict."""
+        with self._set():
+            self.stage.boundaries.on_cross = on_cross
+            self._tell(self.scenario.story())
+            self._come_to_rest()
+            self.advance(WATCH)
+            return judge(self)
+
+    @contextmanager
+    def _set(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(override_settings(**{**QUICK, **self.scenario.settings}))
+            stack.enter_context(self.stage.set())
+            for name in ("alice", "bob"):
+                consumer = Consumer.objects.create(name=name)
+                self.keys[name] = make_key(consumer, ApiKey.Role.CONSUMER)[1]
+            self.advance(timedelta(seconds=5))  # The menu is read, the accounts are listed.
+            if self.scenario.before:
+                self.scenario.before(self)
+            if self.fault:
+                self.fault.begin(self)
+            yield
+
+    def _tell(self, story: Story) -> None:
+        answer: Any = None
+        while True:
+            try:
+                step = story.send(answer)
+            except StopIteration:
+                return
+            answer = self._take(step)
+
+    def _take(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            return self._ask(step)
+        if isinstance(step, Sleep):
+            return self.advance(timedelta(seconds=step.seconds))
+        if isinstance(step, Do):
+            return step.what(self)
+        return self._until(step)
+
+    def _ask(self, step: Ask, tries: int = 600) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {self.keys[step.consumer]}"}
+        if step.key:
+            headers["Idempotency-Key"] = step.key
+        for _ in range(tries):
+            try:
+                response = self.service.request(step.method, step.path, step.body, headers)
+            except ConnectionLost:
+                self.advance(timedelta(seconds=3))
+                continue
+            if response.status_code in (429, 503):
+                self.advance(timedelta(seconds=5))
+                continue
+            return self._heard(step, response)
+        raise AssertionError(f"{step.method} {step.path} was never answered")
+
+    def _heard(self, step: Ask, response: Any) -> tuple[int, Any]:
+        if response.status_code >= 500 or response.status_code in (400, 401, 403, 422):
+            raise AssertionError(f"{step.method} {step.path} was answered {response.status_code}: {response.content!r}")
+        answer = response.json() if response.content else {}
+        if step.method == "POST" and step.path.endswith("/sessions") and response.status_code == 201:
+            session = answer["session"]
+            self.promises.setdefault(session["id"], Promise(session["id"], session["reservation_hours"]))
+        elif step.path.endswith("/extend") and response.status_code == 200:
+            self.promises[answer["session"]["id"]].hours = answer["session"]["reservation_hours"]
+        elif step.method == "DELETE" or step.path.endswith("/done"):
+            promise = self.promises[step.path.split("/")[4]]
+            promise.ended_at = promise.ended_at or self.clock.instant
+        return response.status_code, answer
+
+    def _until(self, step: Until) -> str:
+        if not step.session:
+            return ""
+        end = self.clock.instant + timedelta(seconds=step.at_most)
+        while True:
+            self.service.settle()
+            status = Session.objects.filter(pk=step.session).values_list("status", flat=True).first() or "lost"
+            if status in step.statuses or status == "lost" or self.clock.instant >= end:
+                return status
+            self.clock.instant = min(end, self.service.next_moment())
+
+    def advance(self, span: timedelta) -> None:
+        end = self.clock.instant + span
+        while True:
+            self.service.settle()
+            if self.clock.instant >= end:
+                return
+            self.clock.instant = min(end, self.service.next_moment())
+
+    def _come_to_rest(self) -> None:
+        end = self.clock.instant + REST_WITHIN
+        while not self._at_rest():
+            if self.clock.instant >= end:
+                self.unrested = self._restless()
+                return
+            self.clock.instant = self.service.next_moment()
+            self.service.settle()
+
+    def _at_rest(self) -> bool:
+        if self.service.down_until is not None or self.service.asleep:
+            return False
+        alive = Instance.objects.exclude(state=State.DESTROYED).exists()
+        return not alive and not Session.objects.exclude(status__in=OVER).exists()
+
+    def _restless(self) -> str:
+        rows = [str(row) for row in Instance.objects.exclude(state=State.DESTROYED)]
+        rows += [str(session) for session in Session.objects.exclude(status__in=OVER)]
+        return f"after {REST_WITHIN} there is no rest: {rows or self.service.asleep or 'the service is down'}"
+
+    # --- What scenarios do to the world and to the database --------------------------------------------------
+
+    def tag(self, lasts: timedelta) -> str:
+        return tag.mint(settings.DEPLOYMENT_ID, self.clock.instant + lasts, settings.TAG_KEYS[0])
+
+    def plant(self, label: str) -> None:
+        """A machine at Vast.ai that bears our label and that this database has never heard of."""
+        self.planted.append(self.world.plant("vastai", label))
+
+    def plant_foreign(self, label: str) -> None:
+        self.foreign.append(self.world.plant("vastai", label))
+
+    def backup(self) -> None:
+        self._saved = connection.connection.serialize()
+
+    def restore(self) -> None:
+        """The database is as it was when the backup was made; the providers are as they are."""
+        self.service.stop(5)
+        connection.connection.deserialize(self._saved)
+        self.restored = True
+
+
+def silence_logs() -> None:
+    logging.disable(logging.CRITICAL)

@@ -1,0 +1,213 @@
+"""The deployment under simulation: its web process, its workers and its ticks, on one virtual clock.
+
+Workers are greenlets that may be left alone at any boundary: for good (a death), for a while (a pause), or for
+one turn (several workers interleaved). One connection serves them all, since no boundary lies in a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from django.db import connection
+from django.db.models import Min
+from django.test import Client
+from greenlet import getcurrent, greenlet
+
+from costs import tasks as cost_tasks
+from inventory import refresh
+from inventory import tasks as inventory_tasks
+from inventory.models import Source
+from sessions import engine, tasks
+from sessions.models import Account, Instance, Session
+from tests.simulation.boundaries import Killed
+from tests.simulation.stage import Stage
+
+TASKS: dict[str, Callable[[str], None]] = {
+    "sessions.tasks.advance_instance": tasks.advance_instance,
+    "sessions.tasks.advance_session": tasks.advance_session,
+    "sessions.tasks.reconcile": tasks.reconcile,
+}
+# Longer than any step at one instant takes to come to rest.
+ROUNDS = 60
+LONGEST_SLEEP = timedelta(seconds=60)
+COST_TICK = timedelta(seconds=15)
+
+
+class ConnectionLost(Exception):
+    """The web process died while it worked on the request; the client knows nothing."""
+
+
+@dataclass
+class Worker:
+    """A step under way, left at a boundary."""
+
+    body: greenlet
+    resume_at: datetime | None = None  # None: as soon as it is its turn
+
+
+@dataclass
+class Service:
+    stage: Stage
+    workers: int = 1
+    celery: bool = True
+    guardian: bool = False
+    chance: random.Random | None = None  # with it, workers change at boundaries
+    down_until: datetime | None = None
+    deaths: int = 0
+    asleep: list[Worker] = field(default_factory=list)
+    graves: list[greenlet] = field(default_factory=list)
+    _costs_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.hub = getcurrent()
+        self.client = Client(raise_request_exception=False)
+
+    # --- What goes on at one instant ------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Do all that is due at this instant; afterwards the service is at rest or dead."""
+        if self.down_until is not None:
+            if self.stage.clock.instant < self.down_until:
+                return
+            self._start()
+        for _ in range(ROUNDS):
+            self._wake_up()
+            if self.celery:
+                self._work(self._tick)
+            if self.guardian:
+                self._work(lambda: engine.guard(timedelta(0) if not self.celery else engine.GUARDIAN_AFTER))
+            self._drain()
+            if self.down_until is not None or not (self._due_now() or self._can_go_on()):
+                return
+        raise AssertionError(f"the service does not come to rest at {self.stage.clock.instant}")
+
+    def _tick(self) -> None:
+        tasks.tick()
+        for provider in refresh.due(self.stage.clock.now()):
+            inventory_tasks.read(provider)
+        now = self.stage.clock.instant
+        if self._costs_at is None or now >= self._costs_at:
+            self._costs_at = now + COST_TICK
+            cost_tasks.tick()
+
+    def _due_now(self) -> bool:
+        now = self.stage.clock.now()
+        return any(model.objects.filter(due_at__lte=now).exists() for model in (Account, Session, Instance))
+
+    def _can_go_on(self) -> bool:
+        return bool(self.stage.messages) or any(self._ready(worker) for worker in self.asleep)
+
+    def _ready(self, worker: Worker) -> bool:
+        return worker.resume_at is None or worker.resume_at <= self.stage.clock.instant
+
+    def _drain(self) -> None:
+        while self.down_until is None:
+            ready = [worker for worker in self.asleep if self._ready(worker)]
+            free = len(ready) < self.workers
+            if self.stage.messages and free and (not ready or self.chance is None or self.chance.random() < 0.5):
+                task, argument, _ = self.stage.messages.pop(0)
+                self._work(lambda task=task, argument=argument: TASKS[task](argument))  # type: ignore[misc]
+            elif ready:
+                self._resume(self.chance.choice(ready) if self.chance else ready[0])
+            else:
+                return
+
+    def _wake_up(self) -> None:
+        for worker in list(self.asleep):
+            if worker.resume_at is not None and self._ready(worker):
+                self._resume(worker)
+
+    # --- Processes that work, are left alone, and die ---------------------------------------------------------
+
+    def _work(self, step: Callable[[], Any]) -> None:
+        if self.down_until is None:
+            self._resume(Worker(greenlet(step, parent=self.hub)))
+
+    def _resume(self, worker: Worker) -> None:
+        if worker in self.asleep:
+            self.asleep.remove(worker)
+        worker.resume_at = None
+        try:
+            with self.stage.boundaries.counting():
+                left = worker.body.switch()
+        except Killed:
+            self._die()
+            return
+        if not worker.body.dead:
+            worker.resume_at = left
+            self.asleep.append(worker)
+
+    def leave(self, until: datetime | None = None) -> None:
+        """Called at a boundary: somebody else goes on; this one not before `until`."""
+        self.hub.switch(until)
+
+    def _die(self) -> None:
+        """Everything in memory is lost: messages, steps under way, caches."""
+        self.stage.boundaries.bury()
+        self.deaths += 1
+        self.graves += [worker.body for worker in self.asleep]
+        self.asleep.clear()
+        self.stage.messages.clear()
+        connection.run_on_commit = []
+        if connection.in_atomic_block:
+            raise AssertionError("a kill inside a transaction: its boundary is in the wrong place")
+        self.down_until = self.stage.clock.instant + timedelta(seconds=2)
+
+    def stop(self, seconds: float) -> None:
+        """Everything is stopped for so long, in order or not: to the rows it is the same."""
+        self._die()
+        self.deaths -= 1
+        self.down_until = self.stage.clock.instant + timedelta(seconds=seconds)
+
+    def _start(self) -> None:
+        self.down_until = None
+        self._costs_at = None
+        engine._seats.clear()
+        structlog.contextvars.clear_contextvars()
+        self.stage.start_process()
+
+    # --- The API -----------------------------------------------------------------------------------------------
+
+    def request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        """One request to the web process. Raises ConnectionLost if that is dead, or dies of it."""
+        if self.down_until is not None:
+            raise ConnectionLost
+        made: list[Any] = []
+
+        def answer() -> None:
+            made.append(self.client.generic(method, path, _json(body), content_type="application/json", headers=headers))
+
+        self._work(answer)
+        while not made and self.down_until is None:
+            self._drain()
+        if not made:
+            raise ConnectionLost
+        return made[0]
+
+    # --- Time -----------------------------------------------------------------------------------------------------
+
+    def next_moment(self) -> datetime:
+        """When something is due again, by the true clock; a minute from now at the latest."""
+        if self.down_until is not None:
+            return self.down_until
+        now = self.stage.clock.now()
+        moments = [self.stage.clock.true(moment) for moment in self._due_later(now)]
+        moments += [worker.resume_at for worker in self.asleep if worker.resume_at]
+        return min([*moments, self.stage.clock.instant + LONGEST_SLEEP])
+
+    def _due_later(self, now: datetime) -> list[datetime]:
+        found = [
+            model.objects.filter(due_at__gt=now).aggregate(Min("due_at"))["due_at__min"]
+            for model in (Account, Session, Instance, Source)
+        ]
+        return [moment for moment in found if moment]
+
+
+def _json(body: Any) -> str:
+    return "{}" if body is None else json.dumps(body)
