@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from providers import clock
-from providers.sandbox.ssh import RESET, SshServer
+from providers.sandbox.ssh import RESET, SshServer, make_host_key
 from providers.sandbox.wire import Request, Response
 
 if TYPE_CHECKING:
@@ -133,11 +133,15 @@ class SandboxServer:
 
     def _address(self, machine: Machine) -> tuple[str, int]:
         if machine.id not in self._ssh:
-            self._ssh[machine.id] = server = SshServer(
-                machine.guest, lambda: self.world.ssh_door(machine.id), seed=machine.id, lock=self.lock
-            )
+            server = SshServer(machine.guest, lambda: self._door(machine, server), lock=self.lock)
+            self._ssh[machine.id] = server
             server.start()
         return "127.0.0.1", self._ssh[machine.id].port
+
+    def _door(self, machine: Machine, server: SshServer) -> str:
+        door = self.world.ssh_door(machine.id)
+        server.key = make_host_key(machine.host_seed)  # which the weather may have changed
+        return door
 
 
 def change_weather(weather: Weather, body: bytes) -> None:

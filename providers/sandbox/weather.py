@@ -38,7 +38,7 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "create.is_bid": ("V22", "Vast.ai: an interruptible contract where on-demand was asked"),
     "create.no_credit": ("V29 F30", "the account lacks money"),
     "create.refused": ("V1", "Vast.ai: value: the error code of a 400"),
-    "create.fail": ("F1 F2 F14 F15", "TensorDock: value capacity, no_public_ip, generic (also .http, .nested, .issues), validation"),
+    "create.fail": ("F1 F2 F14 F15", "TensorDock: capacity, no_public_ip, generic (.http .nested .issues), validation"),
     "create.image_refused": ("F16", "TensorDock: the image is not offered there; value: the image, or True for any"),
     "create.as_201": ("", "TensorDock: 201 instead of 200"),
     "create.truncate_label": ("", "the label is cut; value: to how many characters"),

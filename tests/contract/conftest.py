@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from providers import clock as product_clock
+from providers import http
 from tests.contract.scene import Scene, scene
 from tests.simulation.virtual_clock import VirtualClock
 
 
 @pytest.fixture
-def clock() -> Iterator[VirtualClock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[VirtualClock]:
     """Nothing waits: whoever sleeps moves the time."""
+    monkeypatch.setattr(http, "observers", [])  # the service's counts are rows, and here is no database
     virtual = VirtualClock()
     before = product_clock.use(virtual)
     yield virtual

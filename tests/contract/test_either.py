@@ -20,7 +20,7 @@ from providers.base import (
     Unavailable,
 )
 from tests.contract.rows import shows
-from tests.contract.scene import LABEL, OTHER_KEY, OUR_KEY, THEIR_KEY, Scene, adapter
+from tests.contract.scene import LABEL, OTHER_KEY, OUR_KEY, THEIR_KEY, TOKENS, Scene, adapter
 
 NO_ANSWER = (Unavailable, NotUnderstood)
 # What can happen to any call: nothing is done in the first ones, everything in the others.
@@ -82,8 +82,7 @@ def test_our_key_for_the_account_is_good_and_another_is_not(either: Scene) -> No
 
 def test_each_account_sees_its_own_machines_only(either: Scene) -> None:
     machine_id = either.rent()
-    key = {"vastai": "sandbox-vastai-key", "tensordock": "sandbox-tensordock-token"}[either.name]
-    other, same = (adapter(either.world, either.name, key=f"{key}-{number}") for number in (2, 3))
+    other, same = (adapter(either.world, either.name, key=f"{TOKENS[either.name]}-{number}") for number in (2, 3))
     assert other.machines() == []
     assert other.machine(machine_id) is None
     assert [machine.id for machine in same.machines()] == [machine_id]

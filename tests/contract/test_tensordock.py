@@ -146,6 +146,18 @@ def test_keys_reach_both_users_even_where_the_key_of_the_order_is_ignored(tensor
     assert [tensordock.door(machine_id, user=user, key=key) for key in (OUR_KEY, THEIR_KEY)] == ["open", "open"]
 
 
+@shows("F10")
+@pytest.mark.parametrize(("ignored", "door"), [(False, "open"), (True, "denied")])
+def test_the_key_of_the_order_alone_may_not_be_enough(tensordock: Scene, ignored: bool, door: str) -> None:
+    body = _sent(tensordock)
+    del body["data"]["attributes"]["cloud_init"]
+    if ignored:
+        tensordock.set("guest.key_ignored")
+    made = session_for(tensordock.world).post(f"{URL}/instances", json=body, headers=KEY).json()["data"]["id"]
+    tensordock.wait(10)
+    assert tensordock.door(made) == door
+
+
 @shows("F34")
 def test_the_key_goes_with_the_order_and_none_of_the_account_is_relied_on(tensordock: Scene) -> None:
     attributes = _sent(tensordock)["data"]["attributes"]

@@ -28,6 +28,7 @@ PATIENCE = 10.0  # seconds that a test waits at most; none should need them
 class Machine:
     id: str
     guest: Guest
+    host_seed: str = "a host"
     destroyed_at: str | None = None
 
 
