@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import random
 import re
 import shlex
 import uuid
@@ -216,7 +217,9 @@ class TensorDock:
         return machine
 
     def _new_id(self) -> str:
-        return str(uuid.UUID(int=self.world.chance.getrandbits(128), version=4))
+        """Never given twice, not even by a sandbox that is started again."""
+        fresh = random.Random(f"{self.world.began.isoformat()} {self.world.chance.getrandbits(128)}")
+        return str(uuid.UUID(int=fresh.getrandbits(128), version=4))
 
     def _keys(self, asked: dict[str, Any], lines: list[str], place: Place) -> list[str]:
         own = [] if self._hit("guest.key_ignored", place.id) else [str(asked["ssh_key"])]

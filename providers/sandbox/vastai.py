@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import json
 import re
 from bisect import bisect_left
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 PAGE = 25
 SEARCH_CAP = 64
 HOURS_PER_MONTH = 720
-FIRST_CONTRACT = 38_120_000
+# No contract's number is ever given twice, not even by a sandbox that is started again on an older database:
+# each second begins a step further.
+FIRST_CONTRACT, STEP = 38_120_000, 13
+FIRST_SECOND = 1_767_225_600  # 2026 began
 
 # (method, path) to (operation, route); the least seconds between two calls of it are those of the provider.
 _ROUTES: list[tuple[str, re.Pattern[str], str, float]] = [
@@ -53,7 +57,8 @@ class VastAI:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._contracts = iter(range(FIRST_CONTRACT, FIRST_CONTRACT + 10_000_000, 13))
+        seconds = max(0, int(world.began.timestamp()) - FIRST_SECOND)
+        self._contracts = itertools.count(FIRST_CONTRACT + STEP * seconds, STEP)
         self._sorted: list[int] = sorted(world.asks)
         self._next_ask = max(self._sorted, default=41_000_000) + 17
 
