@@ -272,6 +272,10 @@ class Tour:
             raise DidNotHold(f"nvidia-smi on the machine names an {GPU}")
 
     def end(self) -> None:
+        console.print(
+            f"[dim]   Proof: the provider's listings are silent for {QUICKER['DESTROY_CONFIRM'].removesuffix('s')} s "
+            "(DESTROY_CONFIRM; 30 s unless set), and then it denies the machine by its id.[/]", soft_wrap=True
+        )  # fmt: skip
         self.gpu_shopper("sessions", "done", self.session_id[:8], "--wait")
         session = self._expect("stopped")
         if not session["verified_gone_at"]:

@@ -118,7 +118,7 @@ def _end(terminal: Terminal, answer: Body, wait: bool) -> None:
         answer["session"] = waiting.until_over(terminal, answer["session"])
     session = answer["session"]
     hint = f"It is being destroyed. The proof: gpu-shopper sessions get {session['id']}"
-    over = session["status"] in waiting.OVER
+    over = session["status"] in show.OVER
     terminal.answer(answer, show.session(session, terminal.api.now), *([] if over else [show.note(hint)]))
 
 

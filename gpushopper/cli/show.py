@@ -22,6 +22,7 @@ STATUS_STYLE = {
     "stopped": "dim",
     "failed": "bold red",
 }
+OVER = ("stopped", "failed")  # and proven gone
 SHORT_ID = 8  # characters of a session's id in a table; commands take them too
 NOTHING = "–"
 
@@ -78,6 +79,10 @@ def gpu(thing: Body) -> str:
 
 # Sentences are broken over lines where a terminal is narrow; all else is something to copy, or a figure.
 BREAKABLE = ("What",)
+
+
+def _vram(thing: Body) -> str:
+    return f"{thing['vram_gb']} GB of VRAM" + (" each" if thing["gpu_count"] > 1 else "")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -168,7 +173,7 @@ def offer(one: Body, now: datetime) -> RenderableType:
     shown = facts(
         [
             ("Offer", one["id"]),
-            ("GPU", f"{gpu(one)}, {one['vram_gb']} GB of VRAM each, CUDA up to {one['cuda_version'] or NOTHING}"),
+            ("GPU", f"{gpu(one)}, {_vram(one)}, CUDA up to {one['cuda_version'] or NOTHING}"),
             ("Price", f"{money(one['price_per_hour'])} USD/h: " + _price_parts(parts)),
             ("Machine", f"{one['cpu_cores']} vCPU, {one['ram_gb']} GB of RAM, up to {one['disk_gb']} GB of disk"),
             ("Where", one["location"] or NOTHING),
@@ -217,9 +222,9 @@ def session(one: Body, now: datetime) -> RenderableType:
             ("Session", Text(one["id"], style="cyan")),
             ("Status", status(one) + Text(reason)),
             ("Failure", Text(plain(failure["message"]), style="red") if failure else None),
-            ("GPU", f"{gpu(one)}, {one['vram_gb']} GB of VRAM each, {one['disk_gb']} GB of disk"),
+            ("GPU", f"{gpu(one)}, {_vram(one)}, {one['disk_gb']} GB of disk"),
             ("Offer", one["offer_id"]),
-            ("Price", f"{money(one['price_per_hour'])} USD/h; {money(one['cost_so_far'])} USD so far"),
+            ("Price", f"{money(one['price_per_hour'])} USD/h; {money(one['cost_so_far'])} USD {_until_when(one)}"),
             ("Reserved", f"{one['reservation_hours']:g} h for {one['consumer_id']}"),
             *_times(one, now),
             ("SSH", one["ssh_command"]),
@@ -228,12 +233,16 @@ def session(one: Body, now: datetime) -> RenderableType:
     )
 
 
+def _until_when(one: Body) -> str:
+    return "in all" if one["status"] in OVER else "so far"
+
+
 def _age(text: str, now: datetime) -> str:
     return span(max(now - datetime.fromisoformat(text), timedelta(0)))
 
 
 def _times(one: Body, now: datetime) -> list[tuple[str, str | None]]:
-    over = one["status"] in ("stopped", "failed")
+    over = one["status"] in OVER
     return [
         ("Asked for", relative(one["created_at"], now)),
         ("Running", f"for {_age(one['running_at'], now)}" if one["running_at"] and not over else None),

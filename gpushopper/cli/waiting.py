@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gpushopper.cli.api import Body
 from gpushopper.cli.failure import Interrupted, Unreachable
-from gpushopper.cli.show import plain, span
+from gpushopper.cli.show import OVER, plain, span
 from gpushopper.cli.terminal import Terminal
 
 POLL = 1.0  # seconds between two looks
@@ -23,8 +23,6 @@ POLL = 1.0  # seconds between two looks
 REMIND = 30.0
 # A service that is restarted is back within this; a session does not end because nobody watches it.
 PATIENCE = 120.0
-
-OVER = ("stopped", "failed")
 
 Tell = Callable[[str, float], None]  # how it stands, and since how many seconds we wait
 
