@@ -38,7 +38,7 @@ GPU = "RTX 4090"
 # The demo is a world of its own: whatever a real deployment has in its environment stays out of it.
 OWN_WORLD = dict.fromkeys(("DATABASE_URL", "DATABASE_PATH", "CELERY_BROKER_URL", "REDIS_URL", "HEARTBEAT_URL"), "")
 # The sandbox's listings never lag, so ten seconds of silence prove as much as the usual thirty.
-QUICKER = {"DESTROY_CONFIRM": "10s"}
+CONFIRM = os.environ.get("DESTROY_CONFIRM") or "10s"
 
 MAKE_ADMIN = """
 import os
@@ -193,7 +193,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def surroundings(data_dir: Path) -> dict[str, str]:
-    return {**os.environ, **OWN_WORLD, **QUICKER, "DATA_DIR": str(data_dir)}
+    return {**os.environ, **OWN_WORLD, "DESTROY_CONFIRM": CONFIRM, "DATA_DIR": str(data_dir)}
 
 
 def free_port() -> int:
@@ -273,8 +273,8 @@ class Tour:
 
     def end(self) -> None:
         console.print(
-            f"[dim]   Proof: the provider's listings are silent for {QUICKER['DESTROY_CONFIRM'].removesuffix('s')} s "
-            "(DESTROY_CONFIRM; 30 s unless set), and then it denies the machine by its id.[/]", soft_wrap=True
+            f"[dim]   Proof: the provider's listings are silent for {CONFIRM} "
+            "(DESTROY_CONFIRM; 30s unless set), and then it denies the machine by its id.[/]", soft_wrap=True
         )  # fmt: skip
         self.gpu_shopper("sessions", "done", self.session_id[:8], "--wait")
         session = self._expect("stopped")

@@ -53,7 +53,7 @@ def left_behind(data_dir: Path) -> list[str]:
 @pytest.mark.xdist_group("demo")
 def test_the_whole_tour_twice_on_the_same_data(tmp_path: Path) -> None:
     """The first time from nothing; the second time with a past, a taken port, and somebody who interrupts."""
-    first = start(tmp_path, "--once")
+    first = start(tmp_path, "--once", DESTROY_CONFIRM="3s")
     out, err = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0, out + err
     for text in (
@@ -66,7 +66,7 @@ def test_the_whole_tour_twice_on_the_same_data(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        second = start(tmp_path, SERVER_PORT=str(taken.getsockname()[1]))
+        second = start(tmp_path, SERVER_PORT=str(taken.getsockname()[1]), DESTROY_CONFIRM="3s")
         out, err = interrupt_when_up(second)
     assert second.returncode == 0, out + err
     assert "is taken by another program" in out
