@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
 from costs import metering
+from costs.days import Days
 from costs.metering import GRAINS, Amount, Rates
 from costs.models import UsageInterval
 from providers import clock
@@ -120,6 +121,8 @@ def amounts(
     window, or are still open, are measured here.
     """
     until = min(until, now)
+    if until <= since:
+        return {}
     rows = which.rows().order_by()
     found: defaultdict[Key, Amount] = defaultdict(Amount)
     for key, amount in _added_up(rows.filter(started_at__gte=since, ended_at__lte=until), by):
@@ -196,3 +199,60 @@ def began(which: Which) -> datetime | None:
     """When the first of this usage began."""
     found: datetime | None = which.rows().order_by("started_at").values_list("started_at", flat=True).first()
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """What is shown of a window, in micro-dollars. The parts of each kind add up to `cost`, to the last digit."""
+
+    cost: int
+    compute: int
+    storage: int
+    microseconds: int
+    sessions: int
+    orphans: int  # of machines that nobody stood for
+    by_provider: Mapping[str, int]
+    by_gpu_type: Mapping[str, int]
+
+
+def total(which: Which, since: datetime, until: datetime, now: datetime) -> Total:
+    groups = amounts(which, since, until, now, by=("provider", "gpu_type"))
+    whole, earlier = metering.total(groups.values()), before(which, since, now)
+    compute, storage = metering.apportion([whole.compute, whole.storage], earlier)
+    return Total(
+        cost=compute + storage, compute=compute, storage=storage, microseconds=whole.microseconds,
+        sessions=_count_sessions(which, since, min(until, now)) if groups else 0,
+        orphans=cost(replace(which, consumer=""), since, until, now) if which.consumer is None else 0,
+        by_provider=_shares(groups, 0, earlier), by_gpu_type=_shares(groups, 1, earlier),
+    )  # fmt: skip
+
+
+def _count_sessions(which: Which, since: datetime, until: datetime) -> int:
+    within = Q(started_at__gte=since, ended_at__lte=until) | _across(since) | _across(until)
+    found = which.rows().filter(within).aggregate(count=Count("session", distinct=True))
+    return int(found["count"])
+
+
+def _shares(groups: Mapping[Key, Amount], column: int, earlier: int) -> dict[str, int]:
+    """Micro-dollars by one column of the key, the dearest first."""
+    grains: defaultdict[str, int] = defaultdict(int)
+    for key, amount in groups.items():
+        grains[key[column]] += amount.total
+    names = sorted(grains, key=lambda name: (-grains[name], name))
+    return dict(zip(names, metering.apportion([grains[name] for name in names], earlier), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    days: Days
+    cost: int  # micro-dollars
+    microseconds: int
+
+
+def series(which: Which, slices: Sequence[Days], now: datetime) -> list[Slice]:
+    """What each of these, one after the other, has cost."""
+    if not slices:
+        return []
+    found = [used(which, days.since, days.until, now) for days in slices]
+    shown = metering.apportion([amount.total for amount in found], before(which, slices[0].since, now))
+    return [Slice(days, cost, amount.microseconds) for days, cost, amount in zip(slices, shown, found, strict=True)]

@@ -49,3 +49,11 @@ class UsageInterval(models.Model):
 
     def __str__(self) -> str:
         return f"{self.provider} from {self.started_at:%Y-%m-%d %H:%M:%S}"
+
+
+class Spending(UsageInterval):
+    """The same rows, for the page that shows what they come to."""
+
+    class Meta:
+        proxy = True
+        verbose_name_plural = "costs"

@@ -38,6 +38,9 @@ TABLE: dict[tuple[str, str], tuple[Any, tuple[int, int, int, int]]] = {
     ("GET", "sessions/{session}/diagnostics"): (None, (409, 404, 409, 409)),  # it is pending
     ("GET", "sessions/{session}/ssh-key"): (None, OWN),
     ("DELETE", "sessions/{session}/ssh-key"): (None, (204, 404, 204, 204)),
+    ("GET", "costs"): (None, ALL),
+    ("GET", "costs/summary"): (None, ALL),
+    ("GET", "costs/report"): (None, (403, 403, 200, 200)),
     ("GET", "budgets"): (None, ALL),
     ("POST", "budgets"): (BUDGET, (201, 201, 400, 400)),
     ("GET", "budgets/{budget}"): (None, OWN),

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 from costs import ledger
+from providers import clock
 from providers.base import PriceParts
 from sessions.lifecycle import Status
 from sessions.models import Instance, Session
-from tests.fakes import NOON
+from tests.fakes import NOON, FakeClock
 
 _numbers = count(1)
 UNKNOWN = UUID(int=0)
@@ -39,9 +40,14 @@ def machine(of: Session | None = None, **said: Any) -> Instance:
 def used(
     start: datetime, end: datetime | None, *, parts: PriceParts = RATE, consumer: str = "alice", **said: Any
 ) -> Instance:
-    """A machine that cost `parts` from `start` to `end` (None: it still does); of a session, unless of nobody."""
+    """A machine that cost `parts` from `start` to `end` (None: it still does), as it was written down then.
+
+    It is of a session of `consumer`, or of nobody ("").
+    """
     row = machine(session(consumer, **said) if consumer else None, provider=said.get("provider", "fake"))
     ledger.record(row, start, parts)
     if end is not None:
+        before = clock.use(FakeClock(end))
         ledger.record(row, end, None)
+        clock.use(before)
     return row

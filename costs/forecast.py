@@ -1,0 +1,48 @@
+"""What the sessions that live will still cost, if each runs until its deadline at what its machines cost now."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import F, Sum
+
+from costs import budgeting
+from costs.models import UsageInterval
+from sessions.lifecycle import LIVE
+from sessions.models import Session
+
+
+def live(consumer: str | None = None, provider: str | None = None) -> list[Session]:
+    """What runs, or is on its way there. What is ending costs seconds, which are not foretold."""
+    named = {"consumer": consumer, "provider": provider}
+    found = Session.objects.filter(status__in=LIVE, **{name: value for name, value in named.items() if value})
+    return list(found.defer("onstart", "env", "ssh_private_key"))
+
+
+def ahead(sessions: Sequence[Session], until: datetime, now: datetime) -> dict[UUID, int]:
+    """Micro-dollars that each of these live sessions will cost from now to its deadline, or to `until`."""
+    rates = _rates(session.pk for session in sessions)
+    return {
+        session.pk: budgeting.ahead(
+            rates.get(session.pk, session.price), session.expires_at or now + session.reservation, until, now
+        )
+        for session in sessions
+    }
+
+
+def _rates(sessions: Iterable[UUID]) -> Mapping[UUID, int]:
+    """Micro-dollars per hour that the machines of these sessions cost now; one without a machine yet is missing."""
+    rows = UsageInterval.objects.filter(session__in=list(sessions), ended_at=None).order_by()
+    return dict(rows.values_list("session").annotate(rate=Sum(F("compute") + F("storage"))))
+
+
+def by_consumer(until: datetime, now: datetime) -> dict[str, int]:
+    sessions = live()
+    costs = ahead(sessions, until, now)
+    found: defaultdict[str, int] = defaultdict(int)
+    for session in sessions:
+        found[session.consumer] += costs[session.pk]
+    return dict(found)
