@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from rest_framework import exceptions, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,7 +16,7 @@ from costs.billing import Comparison
 from costs.days import Days, day_of, month_of
 from costs.report import ProviderLine, SessionLine
 from providers import clock
-from rest.access import IsOperator
+from rest.access import IsOperator, principal
 from rest.csv import TableDoor
 from rest.params import Paged
 from sessions import shapes
@@ -66,12 +66,13 @@ class ReportShape(serializers.Serializer[Any]):
 
 
 class Report(TableDoor):
-    permission_classes = (IsOperator,)
     queries = {"GET": ReportQuery}
 
     @extend_schema(parameters=[ReportQuery], responses=or_csv(ReportShape))
     def get(self, request: Request) -> Response:
         """A month as we counted it beside what was charged, by provider and by session. For operators."""
+        if not principal(request).is_operator:
+            raise exceptions.PermissionDenied(IsOperator.message)
         now, query = clock.now(), self.query
         found = report.of(query.get("month") or month_of(day_of(now)), now)
         if self.wants_csv:
