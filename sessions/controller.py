@@ -210,8 +210,13 @@ def forget_old_keys(now: datetime) -> None:
 # --- Facts ------------------------------------------------------------------------------------------------------
 
 
-def learn_machine_id(row: Instance, machine_id: str, account: str, now: datetime) -> bool:
-    """The id of the machine that this row's create made. Written once; the bill counts from the create."""
+def learn_machine_id(
+    row: Instance, machine_id: str, account: str, now: datetime, *, began_at: datetime | None = None
+) -> bool:
+    """The id of the machine that this row's create made. Written once.
+
+    The bill counts from the create, or from where the provider says that a machine which came late began.
+    """
     with transaction.atomic():
         landed = Instance.objects.filter(pk=row.pk, machine_id="").update(
             machine_id=machine_id, account=account, due_at=now
@@ -220,7 +225,8 @@ def learn_machine_id(row: Instance, machine_id: str, account: str, now: datetime
             return Instance.objects.filter(pk=row.pk, machine_id=machine_id).exists()
         row.machine_id, row.account = machine_id, account
         tell("machine_known", f"The machine is {machine_id}.", now, instance=row, machine_id=machine_id)
-        meter(row, row.launched_at or now, parts_of(row))
+        since = row.launched_at or now
+        meter(row, max(since, began_at or since), parts_of(row))
         wake.instance(row.pk, ending=row.state == State.DESTROYING)
     return True
 

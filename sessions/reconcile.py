@@ -198,7 +198,7 @@ def _older(began: datetime) -> Q:
 
 def _write_details(row: Instance, machine: Machine, traits: Traits, began: datetime) -> None:
     if not row.machine_id:
-        controller.learn_machine_id(row, machine.id, row.account, began)
+        controller.learn_machine_id(row, machine.id, row.account, began, began_at=machine.started_at)
     changed = {name: value for name, value in _seen(row, machine, began).items() if getattr(row, name) != value}
     if changed:
         material = changed.keys() & {"machine_state", "ssh_targets", "label_seen", "useless_looks", "interruptible"}
@@ -285,7 +285,7 @@ def _resurrect(row: Instance, machine: Machine, began: datetime, outcome: Outcom
     if row.ended_at is not None and row.ended_at >= began:
         return
     if not row.machine_id:
-        controller.learn_machine_id(row, machine.id, row.account, began)
+        controller.learn_machine_id(row, machine.id, row.account, began, began_at=machine.started_at)
     if controller.resurrect(row, began):
         outcome.resurrected.append(machine.id)
         Instance.objects.filter(pk=row.pk).update(

@@ -47,6 +47,12 @@ def _sample(options: argparse.Namespace) -> dict[str, Any]:
     return campaign(sampled_faults(options.number, options.seed, options.kills), progress=True).shown()
 
 
+def _lives(options: argparse.Namespace) -> dict[str, Any]:
+    from tests.simulation.campaign import campaign, every_life
+
+    return campaign(every_life(options.fault, options.scenarios), progress=True).shown()
+
+
 def _replay(options: argparse.Namespace) -> dict[str, Any]:
     from tests.simulation.campaign import Plan, replay
 
@@ -60,6 +66,10 @@ def _replay(options: argparse.Namespace) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    lives = commands.add_parser("lives", help="each life once, by Celery, by the guardian, by three workers")
+    lives.add_argument("scenarios", nargs="*")
+    lives.add_argument("--fault", default="")
+    lives.set_defaults(run=_lives)
     kill = commands.add_parser("kill", help="die at each boundary of the main lives, or of those named")
     kill.add_argument("scenarios", nargs="*")
     kill.add_argument("--all", action="store_true", help="of all lives")

@@ -12,9 +12,7 @@ from sessions.lifecycle import Reason
 if TYPE_CHECKING:
     from tests.simulation.run import Run
 
-UNUSABLE = frozenset(
-    {Reason.BOOT_TIMEOUT, Reason.SSH_TIMEOUT, Reason.HOST_BROKEN, Reason.DIED, Reason.WRONG_HARDWARE}
-)
+UNUSABLE = frozenset({Reason.BOOT_TIMEOUT, Reason.SSH_TIMEOUT, Reason.HOST_BROKEN, Reason.DIED, Reason.WRONG_HARDWARE})
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,10 @@ def _creates() -> Iterator[Fault]:
     for kind in ("capacity", "no_public_ip", "generic", "validation"):
         yield Fault(f"a create that fails: {kind}", "create.fail", kind, times=1)
     yield Fault("an image that is not offered", "create.image_refused", times=1)
+    lost = frozenset({Reason.LABEL_LOST})
     for length in (0, 8, 30, 59):
-        yield Fault(f"a label cut to {length}", "create.truncate_label", length, excuses=frozenset({Reason.LABEL_LOST}), times=1)
-    yield Fault("a label that is lost", "create.drop_label", excuses=frozenset({Reason.LABEL_LOST}), times=1)
+        yield Fault(f"a label cut to {length}", "create.truncate_label", length, excuses=lost, times=1)
+    yield Fault("a label that is lost", "create.drop_label", excuses=lost, times=1)
 
 
 def _listings() -> Iterator[Fault]:
@@ -102,8 +101,8 @@ def _destroys() -> Iterator[Fault]:
 def _hosts() -> Iterator[Fault]:
     for switch in ("host.stuck_loading", "host.stuck_stopped", "host.oci_fail", "host.gpu_error", "host.registry_fail",
                    "host.manifest_unknown", "host.small_disk", "ssh.deny_forever", "ssh.never", "ssh.no_port_map",
-                   "net.ignore_forwards", "guest.cuda_old", "guest.driver_broken", "guest.gpu_absent", "guest.gpu_other",
-                   "guest.gpu_fewer"):  # fmt: skip
+                   "net.ignore_forwards", "guest.cuda_old", "guest.driver_broken", "guest.gpu_absent",
+                   "guest.gpu_other", "guest.gpu_fewer"):  # fmt: skip
         yield Fault(switch, switch, excuses=UNUSABLE, times=1)
     for switch, value in (("host.retry_then_ok", True), ("host.stale_status_msg", True), ("host.status_lag", 20),
                           ("boot.flicker", 20), ("boot.ip_delay", 10), ("boot.slow", 20), ("ssh.deny_for", 20),

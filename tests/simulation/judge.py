@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from sessions import outlets
 from providers import tag
 from providers.tag import Ownership
+from sessions import outlets
 from sessions.lifecycle import MOVES, OVER, Reason, State, Status
 from sessions.models import Event, Instance, Session
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 # What a machine may live on after nobody wants it any more, outages of its provider not counted.
 ORPHAN_BOUND = timedelta(minutes=15)
-# Our bill is counted to the second listing that lacks a machine; the provider's to its own end of it.
-CENT = 10_000  # micro-dollars
 # Deadlines by a clock that may be a minute off.
 CLOCK_SLACK = timedelta(seconds=62)
 
@@ -114,7 +113,7 @@ def _unwanted_since(run: Run, machine: Any) -> datetime:
 
 
 def _outage(run: Run, start: datetime, end: datetime) -> timedelta:
-    spans = [min(end, until) - max(start, since) for since, until in run.outages]
+    spans = [min(end, until) - max(start, since) for since, until in [*run.outages, *run.service.downs]]
     return sum((span for span in spans if span > timedelta(0)), timedelta(0))
 
 
@@ -149,7 +148,8 @@ def _unjustified(run: Run, row: Instance, machine: Any) -> str:
 
 def _too_early(run: Run, row: Instance, machine: Any, hours: float | None) -> str:
     if hours is None:
-        return "" if row.adopted_at and machine.destroyed_at >= row.deadline - CLOCK_SLACK else "no client was promised it"
+        kept = row.adopted_at and machine.destroyed_at >= row.deadline - CLOCK_SLACK
+        return "" if kept else "no client was promised it"
     session = row.session
     assert session is not None and session.started_at is not None
     due = run.clock.true(session.started_at) + timedelta(hours=hours)
@@ -172,9 +172,9 @@ def _one_machine(run: Run, verdict: Verdict) -> Iterator[str]:
             yield f"{number} creates were sent for {label}"
     for session in Session.objects.all():
         rows = list(session.instances.filter(adopted_at=None).order_by("created_at"))
-        for earlier, later in zip(rows, rows[1:], strict=False):
-            if not Event.objects.filter(instance=earlier, kind="instance_destroying", at__lte=later.created_at).exists() and \
-               not Event.objects.filter(instance=earlier, kind="instance_destroyed", at__lte=later.created_at).exists():  # fmt: skip
+        for earlier, later in pairwise(rows):
+            left = Event.objects.filter(instance=earlier, kind__in=("instance_destroying", "instance_destroyed"))
+            if not left.filter(at__lte=later.created_at).exists():
                 yield f"session {session.pk} has taken another offer while {earlier} was wanted"
 
 
@@ -191,9 +191,12 @@ def _proof(run: Run, verdict: Verdict) -> Iterator[str]:
                 yield f"{event.session_id} was over at {at} while {machine.id} was alive"
 
 
+LIES = ("get.deny", "list.hide", "destroy.resurrect", "create.late_row")
+
+
 def _lies(run: Run) -> bool:
     """A provider that denies a machine on both channels for longer than any wait can't be seen through."""
-    return run.fault is not None and run.fault.switch in ("get.deny", "list.hide", "destroy.resurrect", "create.late_row")
+    return run.scenario.lies or (run.fault is not None and run.fault.switch in LIES)
 
 
 def _moves(run: Run, verdict: Verdict) -> Iterator[str]:
@@ -237,18 +240,29 @@ def _costs(run: Run, verdict: Verdict) -> Iterator[str]:
         counted = outlets.costs_of([session.pk], now).get(session.pk, 0)
         error = abs(counted - billed)
         verdict.worst_cost_error = max(verdict.worst_cost_error, error)
-        if error > CENT + _unseen(run, rows):
+        if error > _unseen(run, rows) + 2:
             yield f"session {session.pk}: {counted} micro-dollars counted, {billed} billed"
 
 
-def _unseen(run: Run, rows: list[Instance]) -> int:
-    """What could be billed between two looks: an end that nobody told us of is seen by the next listing."""
-    rate = max((row.price for row in rows), default=0)
-    blind = sum((until - since for since, until in run.outages), timedelta(0)) + settings.RECONCILIATION_INTERVAL
-    excused = any(row.end_reason in (Reason.VANISHED, Reason.DIED, Reason.HOST_BROKEN) for row in rows)
-    down = timedelta(seconds=60) * (1 + run.service.deaths)
-    return int(rate * ((blind if excused or run.outages else timedelta(0)) + down).total_seconds() / 3600)
+# From the provider's end of a machine to the listing that lacks it: two looks while something is in flight.
+LOOKS = timedelta(seconds=10)
 
+
+def _unseen(run: Run, rows: list[Instance]) -> int:
+    """What may be billed otherwise than counted, in micro-dollars: what happened while nobody could look.
+
+    An end that nobody asked for is seen by the next listing at rest; an outage, or a dead service, sees nothing.
+    """
+    rate = sum(row.price for row in rows)
+    downs = sum((until - since for since, until in run.service.downs), timedelta(0))
+    blind = LOOKS + downs + (3 * CLOCK_SLACK if run.clock.skew else timedelta(0))
+    blind += sum((until - since for since, until in run.outages), timedelta(0))
+    if any(row.end_reason in UNASKED or (row.asks and run.fault) for row in rows):
+        blind += settings.RECONCILIATION_INTERVAL * 2
+    return int(rate * blind.total_seconds() / 3600)
+
+
+UNASKED = (Reason.VANISHED, Reason.DIED, Reason.HOST_BROKEN)
 
 CANARIES = ("PRIVATE KEY", "sandbox-vastai-key", "sandbox-tensordock-token", "gs_")
 

@@ -23,6 +23,7 @@ class Scenario:
     before: Callable[[Run], None] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     main: bool = False  # each of its boundaries is tried in the short suite
+    lies: bool = False  # the provider denies a living machine on both channels
     long: bool = False  # too long for a sample in the short suite
 
 
@@ -34,11 +35,12 @@ def scenario(
     before: Callable[[Run], None] | None = None,
     main: bool = False,
     long: bool = False,
+    lies: bool = False,
     **settings: Any,
 ) -> Callable[[Callable[[], Story]], Callable[[], Story]]:
     def register(story: Callable[[], Story]) -> Callable[[], Story]:
         SCENARIOS[story.__name__] = Scenario(
-            story.__name__, story, frozenset(excuses), before, settings, main, long
+            story.__name__, story, frozenset(excuses), before, settings, main, lies, long
         )
         return story
 
@@ -115,7 +117,7 @@ def deleted_twice() -> Story:
 def hard_maximum_in_spite_of_extensions() -> Story:
     session = yield from rent(hours=0.03)
     for _ in range(8):
-        yield Ask("POST", f"/api/v1/sessions/{session}/extend", {"additional_hours": 0.01})
+        yield Ask("POST", f"/api/v1/sessions/{session}/extend", {"additional_hours": 0.01}, may_be_refused=True)
         yield Sleep(20)
     yield Until(session, ("stopped", "failed"))
 
@@ -238,7 +240,7 @@ def a_delete_without_effect() -> Story:
     yield from end(session)
 
 
-@scenario(before=_weather("destroy.resurrect", 120, times=1))
+@scenario(before=_weather("destroy.resurrect", 120, times=1), lies=True)
 def a_machine_that_comes_back() -> Story:
     session = yield from rent()
     yield from end(session)

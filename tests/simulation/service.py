@@ -20,19 +20,16 @@ from django.test import Client
 from greenlet import getcurrent, greenlet
 
 from costs import tasks as cost_tasks
+from gpushopper.celery import app
 from inventory import refresh
 from inventory import tasks as inventory_tasks
 from inventory.models import Source
 from sessions import engine, tasks
 from sessions.models import Account, Instance, Session
+from sessions.rows import LEASE
 from tests.simulation.boundaries import Killed
 from tests.simulation.stage import Stage
 
-TASKS: dict[str, Callable[[str], None]] = {
-    "sessions.tasks.advance_instance": tasks.advance_instance,
-    "sessions.tasks.advance_session": tasks.advance_session,
-    "sessions.tasks.reconcile": tasks.reconcile,
-}
 # Longer than any step at one instant takes to come to rest.
 ROUNDS = 60
 LONGEST_SLEEP = timedelta(seconds=60)
@@ -60,6 +57,7 @@ class Service:
     chance: random.Random | None = None  # with it, workers change at boundaries
     down_until: datetime | None = None
     deaths: int = 0
+    downs: list[tuple[datetime, datetime]] = field(default_factory=list)
     asleep: list[Worker] = field(default_factory=list)
     graves: list[greenlet] = field(default_factory=list)
     _costs_at: datetime | None = None
@@ -81,16 +79,23 @@ class Service:
             if self.celery:
                 self._work(self._tick)
             if self.guardian:
-                self._work(lambda: engine.guard(timedelta(0) if not self.celery else engine.GUARDIAN_AFTER))
+                self._work(self._guard)
             self._drain()
             if self.down_until is not None or not (self._due_now() or self._can_go_on()):
                 return
         raise AssertionError(f"the service does not come to rest at {self.stage.clock.instant}")
 
-    def _tick(self) -> None:
-        tasks.tick()
+    def _guard(self) -> None:
+        engine.guard(engine.GUARDIAN_AFTER if self.celery else timedelta(0))
+        self._read_menus()
+
+    def _read_menus(self) -> None:
         for provider in refresh.due(self.stage.clock.now()):
             inventory_tasks.read(provider)
+
+    def _tick(self) -> None:
+        tasks.tick()
+        self._read_menus()
         now = self.stage.clock.instant
         if self._costs_at is None or now >= self._costs_at:
             self._costs_at = now + COST_TICK
@@ -112,7 +117,7 @@ class Service:
             free = len(ready) < self.workers
             if self.stage.messages and free and (not ready or self.chance is None or self.chance.random() < 0.5):
                 task, argument, _ = self.stage.messages.pop(0)
-                self._work(lambda task=task, argument=argument: TASKS[task](argument))  # type: ignore[misc]
+                self._work(lambda task=task, argument=argument: app.tasks[task](argument))  # type: ignore[misc]
             elif ready:
                 self._resume(self.chance.choice(ready) if self.chance else ready[0])
             else:
@@ -157,13 +162,18 @@ class Service:
         connection.run_on_commit = []
         if connection.in_atomic_block:
             raise AssertionError("a kill inside a transaction: its boundary is in the wrong place")
-        self.down_until = self.stage.clock.instant + timedelta(seconds=2)
+        self._down(timedelta(seconds=2))
+
+    def _down(self, span: timedelta) -> None:
+        now = self.stage.clock.instant
+        self.down_until = now + span
+        self.downs.append((now, now + span + LEASE))  # Until the claims of the dead have run out.
 
     def stop(self, seconds: float) -> None:
         """Everything is stopped for so long, in order or not: to the rows it is the same."""
         self._die()
         self.deaths -= 1
-        self.down_until = self.stage.clock.instant + timedelta(seconds=seconds)
+        self._down(timedelta(seconds=seconds))
 
     def _start(self) -> None:
         self.down_until = None
@@ -181,11 +191,15 @@ class Service:
         made: list[Any] = []
 
         def answer() -> None:
-            made.append(self.client.generic(method, path, _json(body), content_type="application/json", headers=headers))
+            sent = _json(body)
+            made.append(self.client.generic(method, path, sent, content_type="application/json", headers=headers))
 
         self._work(answer)
         while not made and self.down_until is None:
             self._drain()
+            if not made and self.down_until is None and not self._can_go_on():
+                self.stage.clock.instant = self.next_moment()  # The worker of this request is paused.
+                self._wake_up()
         if not made:
             raise ConnectionLost
         return made[0]

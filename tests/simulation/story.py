@@ -22,6 +22,7 @@ class Ask:
     body: Any = None
     consumer: str = "alice"
     key: str = ""
+    may_be_refused: bool = False
 
 
 @dataclass(frozen=True)
