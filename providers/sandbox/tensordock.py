@@ -114,8 +114,9 @@ class TensorDock:
         told = {"X-RateLimit-Limit": str(CALLS_PER_MINUTE), "X-RateLimit-Remaining": "0", "Retry-After": "5"}
         return reply(429, body, **told)
 
-    def server_error(self) -> Response:
-        return reply(500, {"error": "Internal Server Error"})
+    def server_error(self, value: Any = True) -> Response:
+        text = "Internal Server Error"
+        return _in_disguise(text, 500) if value == "disguised" else reply(500, {"error": text})
 
     def _over_the_limit(self, account: Account) -> bool:
         if not self._hit("rate.enforce"):

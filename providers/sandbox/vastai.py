@@ -125,7 +125,7 @@ class VastAI:
             return reply(429, body, **{"Retry-After": "3", "X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "0"})
         return reply(429, {"message": told, "code": "429 Too Many Requests"})
 
-    def server_error(self) -> Response:
+    def server_error(self, value: Any = True) -> Response:
         return html(500, "<html><body>Internal Server Error</body></html>")
 
     # --- Search -----------------------------------------------------------------------------------------------

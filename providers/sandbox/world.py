@@ -251,10 +251,10 @@ class World:
             raise ConnectionError
         if hit("call.timeout", **context):
             raise TimeoutError
-        if hit("call.http_500", **context):
-            return door.server_error()
-        if hit("call.html_502", **context):
-            return html(502, "<html><body><h1>502 Bad Gateway</h1></body></html>")
+        if value := hit("call.http_500", **context):
+            return door.server_error(value)
+        if value := hit("call.html_502", **context):
+            return html(502 if value is True else int(value), "<html><body><h1>Bad Gateway</h1></body></html>")
         if hit("call.redirect", **context):
             return Response(302, {"Location": "http://127.0.0.1:9/elsewhere"})
         if value := hit("call.unauthorized", **context):
@@ -275,8 +275,8 @@ class World:
         hit = self.weather.hit
         if hit("call.lost_after", **context):
             raise ConnectionError
-        if hit("call.http_500_after", **context):
-            return self._doors[str(context["provider"])].server_error()
+        if value := hit("call.http_500_after", **context):
+            return self._doors[str(context["provider"])].server_error(value)
         if hit("call.garbage", **context):
             return Response(response.status, response.headers, response.body[: len(response.body) // 2])
         if hit("call.empty", **context):

@@ -269,8 +269,8 @@ def _proxy(row: Row) -> SshTarget | None:
     if not port or not _HOST_NAME.fullmatch(name):
         return None
     # With Jupyter in the runtype the port told is Jupyter's, and SSH has the next one [vast-cli#79].
-    beside_jupyter = "jupyter" in _text(row.get("image_runtype"))
-    return SshTarget(name, port + beside_jupyter, "root")
+    port = _port(port + ("jupyter" in _text(row.get("image_runtype"))))
+    return SshTarget(name, port, "root") if port else None
 
 
 def _port(value: Any) -> int:
@@ -278,7 +278,7 @@ def _port(value: Any) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}", value.strip()):
         value = int(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 < value < 65535 else 0
+    return value if whole and 0 < value <= 65535 else 0
 
 
 # --- Charges ------------------------------------------------------------------------------------------

@@ -191,6 +191,15 @@ def test_an_answer_that_is_none_never_reads_as_nothing_there(either: Scene, oper
     assert READS[operation](either, machine_id)
 
 
+@shows("V39", "F39")
+@pytest.mark.parametrize("operation", ["list", "get"])
+def test_a_page_that_a_gateway_does_not_find_is_no_machine_that_is_gone(either: Scene, operation: str) -> None:
+    machine_id = either.rent()
+    either.set("call.html_502", 404, operation=operation)
+    with pytest.raises(NO_ANSWER):
+        READS[operation](either, machine_id)
+
+
 @shows("V39", "F33")
 @pytest.mark.parametrize("switch", ["call.lost_before", "call.http_500", "call.html_502", "call.timeout"])
 def test_a_look_at_a_machine_survives_one_bad_moment(either: Scene, switch: str) -> None:

@@ -287,6 +287,18 @@ def test_a_machine_that_is_gone_reads_so_in_each_form(tensordock: Scene, form: s
     assert tensordock.provider.machine(machine_id) is None
 
 
+@shows("F20", "F39")
+def test_a_failure_with_http_200_says_nothing_of_a_machine_unless_it_says_404(tensordock: Scene) -> None:
+    machine_id, spec = tensordock.rent(), tensordock.spec()
+    tensordock.set("call.http_500", "disguised")
+    for ask in (tensordock.provider.machines, lambda: tensordock.provider.machine(machine_id)):
+        with pytest.raises(Unavailable):
+            ask()
+    for change in (lambda: tensordock.provider.destroy(machine_id), lambda: tensordock.provider.create(spec)):
+        with pytest.raises(Unavailable):
+            change()
+
+
 @shows("F22")
 def test_a_good_token_that_was_rejected_once_is_tried_again_before_anybody_is_alarmed(tensordock: Scene) -> None:
     machine_id = tensordock.rent()

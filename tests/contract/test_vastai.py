@@ -245,7 +245,8 @@ def test_a_stopped_machine_may_start_again_and_says_so(vastai: Scene) -> None:
     vastai.set("host.resume_after", 600)
     machine_id = vastai.rent()
     vastai.wait(60)
-    assert vastai.look(machine_id).state is MachineState.DOWN
+    machine = vastai.look(machine_id)
+    assert (machine.state, machine.ssh_targets) == (MachineState.DOWN, ())
     vastai.wait(540)
     assert vastai.look(machine_id).state is MachineState.UP
     assert vastai.door(machine_id) == "open"

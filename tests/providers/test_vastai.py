@@ -29,6 +29,7 @@ from providers.base import (
     Unauthorized,
     Unavailable,
 )
+from providers.http import NoPacer
 from providers.vastai import VastAI, launch
 from tests.providers.test_http import _cut_off, _drip, _hang_up, _service_unavailable, _silent, server
 from tests.providers.vast import (
@@ -770,6 +771,13 @@ def test_the_base_url_comes_from_the_environment(web):
     assert vast is not None
     web.get("http://127.0.0.1:9/api/v0/users/current/", json={"id": 1})
     assert vast.account().id == "1"
+
+
+def test_a_stand_in_is_not_paced(web):
+    vast = VastAI.from_env({"VASTAI_API_KEY": "k", "PROVIDER_PACING": "off"})
+    paced = VastAI.from_env({"VASTAI_API_KEY": "k"})
+    assert isinstance(vast.client._pacer, NoPacer)
+    assert not isinstance(paced.client._pacer, NoPacer)
 
 
 def test_a_key_that_can_not_be_right_is_a_sentence():

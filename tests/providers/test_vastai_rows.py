@@ -141,6 +141,14 @@ def test_beside_jupyter_ssh_has_the_next_port():
     assert rows.ssh_targets(row) == (SshTarget("ssh7.vast.ai", 20457, "root"),)
 
 
+@pytest.mark.parametrize(
+    ("port", "runtype", "found"), [(65535, "ssh", [65535]), (65535, "jupyter ssh", []), (65536, "ssh", [])]
+)
+def test_the_highest_port_is_one_and_the_next_is_none(port, runtype, found):
+    row = instance(ports=None, ssh_port=port, image_runtype=runtype)
+    assert [target.port for target in rows.ssh_targets(row)] == found
+
+
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "a b", "a;b", "", None, "x" * 300])
 def test_what_is_no_host_name_is_no_target(name):
     assert rows.ssh_targets(instance(ports=None, ssh_host=name)) == ()
