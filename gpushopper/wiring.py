@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import structlog
 from django.conf import settings
@@ -13,6 +14,9 @@ from providers import registry
 from providers.http import Pacer
 from sessions import outlets, replies, rows
 from sessions.models import Session
+
+if TYPE_CHECKING:
+    from gpushopper.alarms import Trouble
 
 
 def connect() -> None:
@@ -34,6 +38,8 @@ def connect() -> None:
         outlets.each_round.append(replies.forget_old)
     if heartbeat.ping not in outlets.each_listing:
         outlets.each_listing.append(heartbeat.ping)
+    if unexplained_charges not in alarms.sources:
+        alarms.sources.append(unexplained_charges)
     ledger.connect()
     budgets.connect(is_consumer)
     webhooks.connect()
@@ -59,6 +65,18 @@ def is_consumer(name: str) -> bool:
     from gpushopper.models import Consumer
 
     return Consumer.objects.filter(name=name).exists()
+
+
+def unexplained_charges(now: datetime) -> Iterator[Trouble]:
+    """Money that no session explains needs a person."""
+    from costs import bills
+    from gpushopper.alarms import Trouble
+
+    for found in bills.unexplained(now):
+        yield Trouble(
+            name="unexplained_charge", subject=found.subject, provider=found.provider, instance=found.instance,
+            what=found.what, meanwhile=found.meanwhile, advice=found.advice,
+        )  # fmt: skip
 
 
 def count_error(provider: str, operation: str, outcome: str, seconds: float) -> None:
