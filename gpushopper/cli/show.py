@@ -326,6 +326,7 @@ def costs(total: Body) -> RenderableType:
                 ("For", total["consumer_id"] or "everybody"),
                 ("Period", f"{total['period_start']} to {total['period_end']}"),
                 ("Cost", Text(f"{money(total['total_cost'])} {total['currency']}", style="bold")),
+                ("Orphans", f"{money(orphans)} {total['currency']}" if (orphans := total.get("orphan_cost")) else None),
                 ("Sessions", str(total["session_count"])),
                 ("Hours", f"{total['hours_used']:.4f}"),
             ]
@@ -333,10 +334,10 @@ def costs(total: Body) -> RenderableType:
     ]
     for heading, name in (("Provider", "by_provider"), ("GPU", "by_gpu_type")):
         if shares := total.get(name):
-            lines.append(table((heading, ">USD"), [(key, money(_cost(share))) for key, share in shares.items()]))
+            lines += ["", table((heading, ">USD"), [(key, money(_cost(share))) for key, share in shares.items()])]
     if series := total.get("series"):
         rows = [(one["start"], money(one["total_cost"]), f"{one['hours_used']:.4f}") for one in series]
-        lines.append(table(("From", ">USD", ">Hours"), rows))
+        lines += ["", table(("From", ">USD", ">Hours"), rows)]
     return Group(*lines)
 
 

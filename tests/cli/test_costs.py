@@ -96,3 +96,26 @@ def test_options_of_every_command_may_stand_anywhere(
 ) -> None:
     answer(wire, "/costs/summary", TOTAL)
     assert json.loads(gpu_shopper(*arguments).out) == TOTAL
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_session_of_today_against_the_service_itself(gpu_shopper: GpuShopper) -> None:
+    """The answers above are written down here; these are the API's own."""
+    rented = gpu_shopper("provision", "-i", "fake-1", "-w", "-o", "json")
+    session_id = json.loads(rented.out)["session"]["id"]
+    assert gpu_shopper("sessions", "done", session_id, "-w").code == 0
+    for command in (["costs"], ["costs", "summary"], ["costs", "--period", "daily"]):
+        said = gpu_shopper(*command)
+        assert said.code == 0, said.err
+        assert "fake" in said.out
+        assert "RTX 4090" in said.out
+    of_it = gpu_shopper("costs", "--session-id", session_id[:8])
+    assert "compute" in of_it.out
+    assert json.loads(gpu_shopper("costs", "-o", "json").out)["total_cost"] > 0
+    assert gpu_shopper("costs", "-c", "bob").code == 4
+    assert gpu_shopper("costs", "--start-date", "yesterday").code == 1
+
+
+def test_what_orphans_cost_is_shown_if_there_were_any(gpu_shopper: GpuShopper, wire: responses.RequestsMock) -> None:
+    answer(wire, "/costs", {**TOTAL, "orphan_cost": 0.25})
+    assert "0.2500 USD" in gpu_shopper("costs").out
