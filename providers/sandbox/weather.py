@@ -62,7 +62,7 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "destroy.late": ("F17", "it takes effect after so many seconds"),
     "destroy.linger": ("V27", "the row stays listed for so many seconds after its end"),
     "destroy.resurrect": ("V25", "it comes back so many seconds after its end"),
-    # Machines: taken over when a machine is made, or set on one with machine=
+    # Machines: taken over when a machine is made; those of the door also if set on one with machine=
     "host.stuck_loading": ("V10", "it never comes up"),
     "host.stuck_stopped": ("V24", "it is stopped from the start"),
     "host.oci_fail": ("V12", "the container can't be created"),

@@ -297,6 +297,16 @@ def test_a_switch_holds_for_its_times_its_span_and_its_place(either: Scene) -> N
     assert 300 < sum(bool(weather.hit("call.garbage")) for _ in range(1000)) < 700
 
 
+def test_a_machine_keeps_the_weather_it_was_made_in_unless_it_is_named(either: Scene) -> None:
+    named, other = either.rent(), either.rent()
+    either.set("ssh.deny_forever")
+    either.set("ssh.never", machine=named)
+    later = either.rent()
+    assert [either.world.ssh_door(each) for each in (named, other, later)] == ["timeout", "open", "no_auth"]
+    either.clear()
+    assert [either.world.ssh_door(each) for each in (named, other, later)] == ["open", "open", "no_auth"]
+
+
 # What each switch is set to, and at which provider it is looked for first. True and either one, if not named.
 VALUES: dict[str, Any] = {
     "call.unauthorized": 401, "call.rate_limited": 1, "create.stale": 400, "create.late_row": 20, "create.refused": "x",
