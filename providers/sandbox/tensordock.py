@@ -263,7 +263,7 @@ class TensorDock:
     def _mine(self, account: Account) -> Iterator[Machine]:
         now = self.world.now()
         for machine in self.world.machines.values():
-            if machine.provider != self.name or machine.account != account.id or not _is_shown(machine, now):
+            if machine.provider != self.name or machine.account != account.id or not machine.is_shown(now):
                 continue
             if not self._hit("list.hide", machine=machine.id):
                 yield machine
@@ -272,7 +272,7 @@ class TensorDock:
         machine = self.world.machines.get(id)
         if machine is None or machine.provider != self.name or machine.account != account.id:
             return None
-        return machine if _is_shown(machine, self.world.now()) else None
+        return machine if machine.is_shown(self.world.now()) else None
 
     def _get(self, request: Request, account: Account, id: str) -> Response:
         machine = self._machine(account, id)
@@ -535,12 +535,6 @@ def _micros(amount: int, dollars: float) -> int:
 
 def _index(v0_name: str) -> int:
     return next(index for index, model in enumerate(catalogue.MODELS) if model[1] == v0_name)
-
-
-def _is_shown(machine: Machine, now: datetime) -> bool:
-    if machine.destroyed_at is not None:
-        return machine.shown_until is not None and now < machine.shown_until
-    return machine.listed_at is None or now >= machine.listed_at
 
 
 _KEY = re.compile(r"(?:ssh|ecdsa|sk)-\S+ [A-Za-z0-9+/]+={0,3}.*")

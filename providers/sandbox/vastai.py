@@ -276,7 +276,7 @@ class VastAI:
         now = self.world.now()
         return [
             machine for machine in self.world.machines.values()
-            if machine.provider == self.name and machine.account == account.id and _is_shown(machine, now)
+            if machine.provider == self.name and machine.account == account.id and machine.is_shown(now)
         ]  # fmt: skip
 
     def _list(self, request: Request, account: Account, named: dict[str, str]) -> Response:
@@ -315,7 +315,7 @@ class VastAI:
         machine = self.world.machines.get(id)
         if machine is None or machine.provider != self.name or machine.account != account.id:
             return None
-        return machine if _is_shown(machine, self.world.now()) else None
+        return machine if machine.is_shown(self.world.now()) else None
 
     def _get(self, request: Request, account: Account, named: dict[str, str]) -> Response:
         if not named["id"].isdigit():
@@ -564,12 +564,6 @@ def _stale(offer: str, status: int) -> Response:
         return reply(410, {**_error("no_such_ask", text), "ask_id": int(offer)})
     text = f"error 404/3603: no_such_ask  Instance type by id {offer} is not available."
     return reply(status, {**_error("invalid_args", text), "ask_id": int(offer)})
-
-
-def _is_shown(machine: Machine, now: datetime) -> bool:
-    if machine.destroyed_at is not None:
-        return machine.shown_until is not None and now < machine.shown_until
-    return machine.listed_at is None or now >= machine.listed_at
 
 
 def _ip(ask: Ask) -> str:

@@ -134,6 +134,12 @@ class Machine:
     def exists(self) -> bool:
         return self.destroyed_at is None
 
+    def is_shown(self, now: datetime) -> bool:
+        """Whether the provider's answers know of it: a row may come late, and linger."""
+        if self.destroyed_at is not None:
+            return self.shown_until is not None and now < self.shown_until
+        return self.listed_at is None or now >= self.listed_at
+
 
 # Weather that a machine takes over when it is made.
 TAKEN_OVER = tuple(
