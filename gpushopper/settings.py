@@ -54,7 +54,10 @@ else:
         "application_name": "gpu-shopper",
         "options": " ".join(f"-c {name}={round(span.total_seconds() * 1000)}" for name, span in _limits.items()),
         # A host that vanished is noticed within 25 s instead of two hours.
-        **{"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000},
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 25_000,
         **_database.get("OPTIONS", {}),
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
