@@ -6,14 +6,13 @@ Both listen on a socket in a folder of their own. As root, PostgreSQL (which ref
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -182,10 +181,3 @@ def _until(holds: Callable[[], bool], within: float, otherwise: str) -> None:
         if time.monotonic() > give_up:
             raise TimeoutError(otherwise)
         time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def closing_all(things: Sequence[Any]) -> Any:
-    yield
-    for thing in things:
-        thing.close()
