@@ -37,8 +37,11 @@ def main(argv: list[str] | None = None) -> int:
 def _kill(options: argparse.Namespace) -> dict[str, Any]:
     from tests.simulation.campaign import Plan, campaign, every_kill
 
-    plans = [Plan(name, options.fault, options.how) for name in options.scenarios]
-    return campaign(plans or every_kill(main_only=not options.all), progress=True).shown()
+    def due(number: int) -> bool:
+        return number % options.every == 0
+
+    plans = [Plan(name, 0, options.fault, options.how, due, options.seed) for name in options.scenarios]
+    return campaign(plans or every_kill(main_only=not options.all, how=options.how, at=due), progress=True).shown()
 
 
 def _sample(options: argparse.Namespace) -> dict[str, Any]:
@@ -53,11 +56,26 @@ def _lives(options: argparse.Namespace) -> dict[str, Any]:
     return campaign(every_life(options.fault, options.scenarios), progress=True).shown()
 
 
+def _random(options: argparse.Namespace) -> dict[str, Any]:
+    from tests.simulation.campaign import CORES, campaign, random_lives
+
+    number = 10**6 if options.wall_hours else options.number
+    lives = random_lives(range(options.seed, options.seed + number), options.hours)
+    seconds = options.wall_hours * 3600 if options.wall_hours else None
+    return campaign(lives, seconds=seconds, progress=True, at_once=CORES).shown()
+
+
+def _full(options: argparse.Namespace) -> dict[str, Any]:
+    from tests.simulation.campaign import campaign, everything
+
+    return campaign(everything(), progress=True).shown()
+
+
 def _replay(options: argparse.Namespace) -> dict[str, Any]:
     from tests.simulation.campaign import Plan, replay
 
     plan = Plan(
-        options.scenario, options.fault, options.how, seed=options.seed, workers=options.workers,
+        options.scenario, 0, options.fault, options.how, seed=options.seed, workers=options.workers,
         celery=not options.no_celery, guardian=options.guardian,
     )  # fmt: skip
     return replay(plan, options.at)
@@ -75,12 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     kill.add_argument("--all", action="store_true", help="of all lives")
     kill.add_argument("--fault", default="")
     kill.add_argument("--how", default="kill", choices=["kill", "pair", "pause"])
+    kill.add_argument("--every", type=int, default=1, metavar="N", help="at each Nth boundary only")
+    kill.add_argument("--seed", type=int, default=0)
     kill.set_defaults(run=_kill)
     sample = commands.add_parser("sample", help="lives with a fault each, and some kills in each")
     sample.add_argument("--number", type=int, default=100)
     sample.add_argument("--kills", type=int, default=4)
     sample.add_argument("--seed", type=int, default=random.randrange(10**6))
     sample.set_defaults(run=_sample)
+    long = commands.add_parser("random", help="long lives by chance, from a seed on")
+    long.add_argument("--number", type=int, default=20)
+    long.add_argument("--hours", type=float, default=24, help="of virtual time, each")
+    long.add_argument("--seed", type=int, default=random.randrange(10**6))
+    long.add_argument("--wall-hours", type=float, help="go on with new ones for so long")
+    long.set_defaults(run=_random)
+    full = commands.add_parser("full", help="every death, pause and pair of all lives, and deaths in all weathers")
+    full.set_defaults(run=_full)
     again = commands.add_parser("replay", help="one run")
     again.add_argument("scenario")
     again.add_argument("--fault", default="")

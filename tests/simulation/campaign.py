@@ -23,7 +23,7 @@ from tests.simulation.judge import Verdict
 
 CORES = os.cpu_count() or 1
 # A worker that stops for so long has lost its claim, and somebody else has long gone on.
-PAUSE = timedelta(seconds=75)
+PAUSE_FOR = timedelta(seconds=75)
 
 
 @dataclass
@@ -123,9 +123,13 @@ def _lost() -> dict[str, Any]:
 
 @dataclass
 class Plan:
-    """What is tried on one life: at each boundary that `at` names a fork, which `how` treats."""
+    """What is tried on one life: at each boundary that `at` names a fork, which `how` treats.
+
+    A random life has `hours`; its deaths, pauses and changes of workers come by chance as well.
+    """
 
     scenario: str
+    hours: float = 0
     fault: str = ""
     how: str = "kill"  # kill, pair, pause
     at: Callable[[int], bool] = lambda number: True
@@ -135,6 +139,8 @@ class Plan:
     guardian: bool = False
 
     def command(self, boundary: int | None = None) -> str:
+        if self.hours:
+            return f"python -m tests.simulation random --seed {self.seed} --number 1 --hours {self.hours:g}"
         words = [f"python -m tests.simulation replay {self.scenario}", f"--how {self.how}"]
         words += [f"--fault '{self.fault}'"] if self.fault else []
         words += [f"--at {boundary}"] if boundary is not None else []
@@ -149,6 +155,7 @@ class Life:
     """One run, and the runs that branch off from it."""
 
     def __init__(self, plan: Plan, tally: Tally) -> None:
+        from tests.simulation import random_life
         from tests.simulation.faults import FAULTS
         from tests.simulation.run import Run
         from tests.simulation.scenarios import SCENARIOS
@@ -156,7 +163,7 @@ class Life:
         self.plan, self.tally = plan, tally
         self.chance = random.Random(plan.seed)
         self.run = Run(
-            SCENARIOS[plan.scenario],
+            random_life.scenario(plan.seed, plan.hours) if plan.hours else SCENARIOS[plan.scenario],
             FAULTS[plan.fault] if plan.fault else None,
             workers=max(plan.workers, 2 if plan.how == "pause" else 1),
             celery=plan.celery,
@@ -185,6 +192,9 @@ class Life:
             return {**asdict(Verdict()), "violations": [traceback.format_exc()[-2500:]]}
 
     def _cross(self, number: int, name: str) -> None:
+        if self.plan.hours:
+            self._by_chance(name)
+            return
         if _may_leave(name) and self.plan.workers > 1 and self.chance.random() < 0.5:
             self.run.service.leave()
         if not self.plan.at(number) or (self.plan.how == "pause" and not _may_leave(name)):
@@ -202,12 +212,23 @@ class Life:
         self.write_to = write
         self.treat(number, name)
 
+    def _by_chance(self, name: str) -> None:
+        from tests.simulation.random_life import CHANGE, DEATH, PAUSE
+
+        dice = self.chance.random()
+        if dice < DEATH:
+            self.run.stage.boundaries.die(name)
+        elif _may_leave(name) and dice < DEATH + PAUSE:
+            self.run.service.leave(self.run.clock.instant + PAUSE_FOR)
+        elif _may_leave(name) and dice < CHANGE:
+            self.run.service.leave()
+
     def treat(self, number: int, name: str) -> None:
         """In a branch: die here, or stop for longer than a claim lasts; and for pairs once more, later."""
         boundaries = self.run.stage.boundaries
         boundaries.on_cross = None
         if self.plan.how == "pause":
-            self.run.service.leave(self.run.clock.instant + PAUSE)
+            self.run.service.leave(self.run.clock.instant + PAUSE_FOR)
             return
         if self.plan.how == "pair":
             again = number + random.Random(self.plan.seed * 100_003 + number).randrange(1, 60)
@@ -256,18 +277,20 @@ def merge(into: Tally, found: dict[str, Any]) -> None:
     into.failures += found["failures"]
 
 
-def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: bool = False) -> Tally:
-    """Each plan in a process of its own, one after the other; its branches use all cores."""
+def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: bool = False, at_once: int = 1) -> Tally:
+    """Each plan in a process of its own; with one at once its branches use all cores."""
     tally, began = Tally(), time.monotonic()
-    children = Children(most=1)
+    children = Children(most=at_once)
     for plan in plans:
         if seconds is not None and time.monotonic() - began > seconds:
             break
         children.fork(plan.command(), lambda plan=plan: lived(plan), lambda found, how: _heard(tally, found, how))  # type: ignore[misc]
-        children.collect_all(lambda found, how: _heard(tally, found, how))
+        if at_once == 1:
+            children.collect_all(lambda found, how: _heard(tally, found, how))
         if progress:
             sys.stderr.write(f"\r{tally.runs} runs, {len(tally.failures)} failures, {plan.scenario:<50.50}")
             sys.stderr.flush()
+    children.collect_all(lambda found, how: _heard(tally, found, how))
     tally.wall_seconds = time.monotonic() - began
     return tally
 
@@ -289,20 +312,27 @@ def every_life(fault: str = "", names: Sequence[str] = ()) -> list[Plan]:
 
     plans = []
     for name in names or SCENARIOS:
-        plans.append(Plan(name, fault, at=never))
-        plans.append(Plan(name, fault, at=never, celery=False, guardian=True))
-        plans.append(Plan(name, fault, at=never, workers=3, seed=len(plans)))
+        plans.append(Plan(name, 0, fault, at=never))
+        plans.append(Plan(name, 0, fault, at=never, celery=False, guardian=True))
+        plans.append(Plan(name, 0, fault, at=never, workers=3, seed=len(plans)))
     return plans
 
 
-def every_kill(*, main_only: bool) -> list[Plan]:
+def random_lives(seeds: Iterable[int], hours: float) -> list[Plan]:
+    """Long lives by chance: by Celery, by the guardian, or by both, with one to three workers."""
+    engines = ((True, False), (False, True), (True, True))
+    return [
+        Plan("", hours, seed=seed, workers=1 + seed % 3, celery=engines[seed % 3][0], guardian=engines[seed % 3][1])
+        for seed in seeds
+    ]
+
+
+def every_kill(*, main_only: bool, how: str = "kill", at: Callable[[int], bool] = lambda number: True) -> list[Plan]:
+    """A death at each boundary of the main lives, or of all."""
     from tests.simulation.scenarios import SCENARIOS
 
-    return [Plan(name) for name, scenario in SCENARIOS.items() if scenario.main or not main_only]
-
-
-def every_pause(names: Iterable[str], step: int = 1, offset: int = 0) -> list[Plan]:
-    return [Plan(name, how="pause", at=lambda n: n % step == offset) for name in names]
+    names = [name for name, scenario in SCENARIOS.items() if scenario.main or not main_only]
+    return [Plan(name, how=how, at=at) for name in names]
 
 
 def sampled_faults(number: int, seed: int, kills: int) -> list[Plan]:
@@ -315,5 +345,17 @@ def sampled_faults(number: int, seed: int, kills: int) -> list[Plan]:
     plans = []
     for fault in chance.sample(sorted(FAULTS), min(number, len(FAULTS))):
         spots = frozenset(chance.sample(range(1, 120), kills))
-        plans.append(Plan(chance.choice(short), fault, at=spots.__contains__))
+        plans.append(Plan(chance.choice(short), 0, fault, at=spots.__contains__))
+    return plans
+
+
+def everything() -> list[Plan]:
+    """What takes hours: each life's deaths, pauses and pairs of deaths, and deaths in every weather of several lives."""
+    from tests.simulation.faults import FAULTS
+
+    plans = every_life()
+    for how in ("kill", "pause", "pair"):
+        plans += every_kill(main_only=False, how=how)
+    for name in ("plain_life", "plain_life_at_tensordock", "expiry", "by_type_with_stale_offers"):
+        plans += [Plan(name, 0, fault, at=lambda number: number % 5 == 0) for fault in FAULTS]
     return plans

@@ -30,7 +30,7 @@ class Fault:
         narrowed = {"provider": self.provider, "operation": self.operation, "times": self.times}
         told = {name: value for name, value in narrowed.items() if value is not None}
         run.world.weather.set(self.switch, self.value, seconds=self.seconds, **told)
-        if self.seconds is not None and self.switch.startswith("call."):
+        if self.seconds is not None:
             began = run.clock.instant
             run.outages.append((began, began + timedelta(seconds=self.seconds)))
 

@@ -31,6 +31,8 @@ CLOCK_SLACK = timedelta(seconds=62)
 
 # Ends of machines that no session ever held: what was not handed over was nobody's.
 NEVER_WANTED = frozenset({Reason.REFUSED, Reason.LAUNCH_LOST, Reason.SURPLUS, Reason.ORPHAN})
+# Nor what was waited for in vain.
+NEVER_USABLE = frozenset({Reason.BOOT_TIMEOUT, Reason.SSH_TIMEOUT})
 WISHED = frozenset({Reason.RELEASED, Reason.DELETED, Reason.TEARDOWN})
 DUE = frozenset({Reason.EXPIRED, Reason.HARD_MAX})
 
@@ -141,9 +143,16 @@ def _unjustified(run: Run, row: Instance, machine: Any) -> str:
         return "" if wished and machine.destroyed_at >= wished - timedelta(seconds=1) else "nobody had asked for it"
     if reason in DUE:
         return _too_early(run, row, machine, promise.hours if promise else None)
-    if reason in NEVER_WANTED:
+    if reason in NEVER_WANTED or reason in NEVER_USABLE:
         return "it had been handed over" if row.verified_at else ""
-    return "nothing of that kind had happened"
+    return "" if _happened(reason, machine) else "nothing of that kind had happened"
+
+
+def _happened(reason: Reason, machine: Any) -> bool:
+    """What the world knows of the machine: it was made with a fault, or lost its label."""
+    if reason is Reason.LABEL_LOST:
+        return bool(machine.label != machine.sent_label)
+    return any(name.startswith(("host.", "guest.", "ssh.", "net.", "create.")) for name in machine.faults)
 
 
 def _too_early(run: Run, row: Instance, machine: Any, hours: float | None) -> str:

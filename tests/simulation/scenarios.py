@@ -290,6 +290,22 @@ def two_deployments_on_one_account() -> Story:
     yield minutes(5)
 
 
+def _the_switch_has_fired(run: Run) -> None:
+    (machine,) = (m for m in run.world.machines.values() if m.id not in run.foreign)
+    assert machine.destroyed_by == "dead_man", f"it ended by {machine.destroyed_by or 'nothing'}"
+    lived = machine.destroyed_at - machine.created_at
+    assert timedelta(minutes=3) < lived < timedelta(minutes=3 + 10), f"it lived for {lived}"
+
+
+@scenario(HARD_MAX=timedelta(minutes=3))
+def every_process_of_ours_is_dead() -> Story:
+    session = yield from rent(hours=0.05)
+    yield Do(lambda run: run.service.stop(3600))
+    yield Sleep(3600)
+    yield Do(_the_switch_has_fired)
+    yield Until(session, ("stopped", "failed"))
+
+
 @scenario(long=True)
 def the_service_is_stopped_for_six_hours() -> Story:
     session = yield from rent(hours=1)
