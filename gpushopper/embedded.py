@@ -33,6 +33,7 @@ from sessions import engine
 log = logging.getLogger(__name__)
 
 WEB_THREADS = 8
+LARGEST_BODY = 8 * 1024 * 1024  # bytes that waitress takes; our own 413 comes at 1 MiB, with a sentence
 WORKER_THREADS = 12
 # What is on its way when we stop, such as an answer of a provider, has so long to come in. What is cut off
 # is in the same place as after a crash: its row comes back by itself.
@@ -206,7 +207,9 @@ def listen(serves: Any, host: str, port: int, threads: int = WEB_THREADS) -> Web
     """Open the port for a WSGI application; 0 takes a free one. Raises PortTaken."""
     sockets: dict[int, Any] = {}
     try:
-        server = create_server(serves, map=sockets, host=host, port=port, threads=threads, ident=None)
+        server = create_server(
+            serves, map=sockets, host=host, port=port, threads=threads, ident=None, max_request_body_size=LARGEST_BODY
+        )
     except (OSError, ValueError) as error:
         wasyncore.close_all(sockets)
         raise PortTaken(

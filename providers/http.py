@@ -21,7 +21,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3
@@ -55,6 +55,7 @@ class Call:
     route: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    form: Mapping[str, str] | None = None  # instead of `body`: URL-encoded
     interval: float = 0.0  # least seconds between two calls of this method and route
     read_timeout: float = 30.0  # seconds of silence
     total_timeout: float = 60.0  # seconds from sending to the last byte
@@ -273,7 +274,7 @@ class Client:
                 call.method,
                 self._base_url + call.path,
                 params=dict(call.params) or None,
-                data=None if call.body is None else json.dumps(call.body, default=_number).encode(),
+                data=_sent(call),
                 headers=self._headers(call),
                 timeout=(CONNECT_TIMEOUT, call.read_timeout),
                 allow_redirects=False,
@@ -309,7 +310,15 @@ class Client:
         }
         if call.body is not None:
             headers["Content-Type"] = "application/json"
+        elif call.form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
         return headers
+
+
+def _sent(call: Call) -> bytes | None:
+    if call.form is not None:
+        return urlencode(call.form).encode()
+    return None if call.body is None else json.dumps(call.body, default=_number).encode()
 
 
 class _CutOff(Unavailable):

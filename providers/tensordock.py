@@ -86,12 +86,16 @@ class TensorDock:
         base_url: str = DEFAULT_URL,
         *,
         image: str = "",
+        auth_id: str = "",
         session: requests.Session | None = None,
         pacer: Pacer | None = None,
     ) -> None:
         self._images = tuple(dict.fromkeys((image, *DEFAULT_IMAGES))) if image else DEFAULT_IMAGES
         self._refused_images: dict[str, set[str]] = {}  # by location
         self._client = Client(self.name, base_url, token, session=session, pacer=pacer)
+        self._pair = {"api_key": auth_id, "api_token": token} if auth_id else None
+        legacy = base_url.rstrip("/").removesuffix("/v2") + "/v0"
+        self._legacy = Client(self.name, legacy, token, session=session, pacer=pacer)
 
     @classmethod
     def from_env(
@@ -104,7 +108,8 @@ class TensorDock:
         if pacer is None and env.get("PROVIDER_PACING") == "off":
             pacer = NoPacer()
         url = env.get("TENSORDOCK_BASE_URL") or DEFAULT_URL
-        return cls(token, url, image=env.get("TENSORDOCK_DEFAULT_IMAGE", ""), session=session, pacer=pacer)
+        image, auth_id = env.get("TENSORDOCK_DEFAULT_IMAGE", ""), env.get("TENSORDOCK_AUTH_ID", "").strip()
+        return cls(token, url, image=image, auth_id=auth_id, session=session, pacer=pacer)
 
     def __repr__(self) -> str:
         return "TensorDock()"
@@ -220,7 +225,22 @@ class TensorDock:
     def account(self) -> Account:
         """The listing is the one read that is known to need the token; whose it is, nothing tells."""
         self._understood("account", "/instances")
-        return Account(id="")
+        return Account(id="", balance=self._balance())
+
+    def _balance(self) -> int | None:
+        """From the legacy interface, which alone tells it, and only to the pair with the Authorization ID.
+
+        None where it is not told: public projects have found that interface unreliable, so nothing hangs on it.
+        """
+        if self._pair is None:
+            return None
+        call = Call(operation="balance", method="POST", path="/billing/balance", form=self._pair, interval=60.0)
+        try:
+            answer = self._legacy.read(call, attempts=1)
+        except (Unavailable, NotUnderstood):
+            return None
+        told = _number(answer.fields.get("balance"))
+        return micros(told) if answer.status == 200 and told is not None else None
 
     # --- Calls ------------------------------------------------------------------------------------------
 

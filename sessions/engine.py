@@ -180,9 +180,15 @@ class Guardian:
     def _round(self) -> None:
         now = clock.now()
         begin_round("guardian", now)
-        for provider in providers_due(now - self.after):
+        late = now - self._patience(now)
+        for provider in providers_due(late):
             self._send_for(provider)
-        guard_sessions(now - self.after)
+        guard_sessions(late)
+
+    def _patience(self, now: datetime) -> timedelta:
+        """None at all once the other engine has been silent for as long as its rows would be waited for."""
+        alive = Heartbeat.objects.filter(name="beat", at__gt=now - self.after).exists()
+        return self.after if alive else timedelta(0)
 
     def _send_for(self, provider: str) -> None:
         if provider in self._busy and self._busy[provider].is_alive():
@@ -192,7 +198,8 @@ class Guardian:
         thread.start()
 
     def _look_after(self, provider: str) -> None:
-        self._tried(lambda: guard_provider(provider, clock.now() - self.after))
+        now = clock.now()
+        self._tried(lambda: guard_provider(provider, now - self._patience(now)))
         connection.close()
 
     def _tried(self, work: Callable[[], object]) -> None:

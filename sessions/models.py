@@ -195,7 +195,8 @@ class Instance(Due):
             models.UniqueConstraint(fields=["tag"], condition=Q(adopted_at__isnull=True), name="one_create_per_tag"),
             models.UniqueConstraint(
                 fields=["provider", "account", "machine_id"],
-                condition=~Q(machine_id=""),
+                # Of machines that may exist: an id that comes back after its end must not keep a row from learning it.
+                condition=~Q(machine_id="") & ~Q(state="destroyed"),
                 name="one_row_per_machine",
             ),
         ]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from providers import deadman
 from providers.money import micros
@@ -45,7 +46,9 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
     ("DELETE", re.compile(r"/api/v2/instances/(?P<id>[^/]+)"), "destroy"),
     ("POST", re.compile(r"/api/v2/instances/(?P<id>[^/]+)/start"), "start"),
     ("POST", re.compile(r"/api/v2/instances/(?P<id>[^/]+)/stop"), "stop"),
+    ("POST", re.compile(r"/api/v0/billing/balance"), "balance"),
 ]
+AUTHORIZATION_ID = "0f8b6a2c-51d4-4e7b-a9c3-64e2d7b1f058"  # the other half of every key's pair
 # What `create.fail` may say. These texts were seen; the forms around them differ.
 _FAILURES = {
     "capacity": "No available nodes found",
@@ -93,12 +96,23 @@ class TensorDock:
             return reply(404, {"status": 404, "error": "Not found"})
         if operation == "quotes":
             return self._locations()
+        if operation == "balance":
+            return self._balance(request)
         account = self.world.account_of(request.bearer)
         if account is None or not account.id.startswith(self.name):
             return self.unauthorized(401)
         if self._over_the_limit(account):
             return self.limited(1)
         return self._answers[operation](self, request, account, id)
+
+    def _balance(self, request: Request) -> Response:
+        """The legacy interface: a form with the pair, no header; failures are 200."""
+        form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
+        account = self.world.account_of(form.get("api_token", ""))
+        if account is None or form.get("api_key") != AUTHORIZATION_ID:
+            return reply(200, {"success": False, "error": "invalid credentials"})
+        left = account.credit - self.world.spent(account.id)
+        return reply(200, {"success": True, "balance": round(left / 1e6, 2), "hourly_cost": 0})
 
     # --- Errors -----------------------------------------------------------------------------------------------
 

@@ -236,6 +236,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='instance',
-            constraint=models.UniqueConstraint(condition=models.Q(('machine_id', ''), _negated=True), fields=('provider', 'account', 'machine_id'), name='one_row_per_machine'),
+            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('machine_id', ''), _negated=True), models.Q(('state', 'destroyed'), _negated=True)), fields=('provider', 'account', 'machine_id'), name='one_row_per_machine'),
         ),
     ]

@@ -38,8 +38,11 @@ def servers_can_be_had() -> None:
         pytest.skip(str(missing))
 
 
-# The short ones kill less, and are there to show that either engine does without the other.
-@pytest.mark.parametrize(("engine", "minutes", "kills"), [("both", 2.0, 10), ("celery", 0.4, 1), ("guardian", 0.4, 1)])
+# Either engine without the other, for less long: `make test ARGS='-m long'`, and `make chaos ENGINE=…`.
+ALONE = [pytest.param(engine, 0.4, 1, marks=pytest.mark.long) for engine in ("celery", "guardian")]
+
+
+@pytest.mark.parametrize(("engine", "minutes", "kills"), [("both", 2.0, 10), *ALONE])
 def test_whatever_is_killed_nothing_is_left_behind_and_nothing_is_ended_too_soon(
     engine: Engine, minutes: float, kills: int
 ) -> None:

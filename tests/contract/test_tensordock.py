@@ -11,10 +11,12 @@ import pytest
 import requests
 
 from providers.base import MachineState, NotUnderstood, Refusal, Refused, Unauthorized, Unavailable
+from providers.http import NoPacer
+from providers.sandbox.tensordock import AUTHORIZATION_ID
 from providers.sandbox.transport import WorldAdapter, session_for
 from providers.sandbox.wire import Request, Response
 from providers.sandbox.world import World
-from providers.tensordock import DEFAULT_IMAGES, RECHECK
+from providers.tensordock import DEFAULT_IMAGES, RECHECK, TensorDock
 from tests.contract.rows import shows
 from tests.contract.scene import LABEL, OTHER_KEY, OUR_KEY, THEIR_KEY, Scene, adapter
 
@@ -470,3 +472,18 @@ def _sent(tensordock: Scene, **changed: Any) -> dict[str, Any]:
     with pytest.raises(Unavailable):
         provider.create(tensordock.spec(**changed))
     return bodies[0]
+
+
+def test_the_balance_is_told_to_the_pair_with_the_authorization_id_only() -> None:
+    world = World(offers=1)
+    session = session_for(world)
+
+    def balance(auth_id: str) -> int | None:
+        return TensorDock(
+            "sandbox-tensordock-token", session=session, auth_id=auth_id, pacer=NoPacer()
+        ).account().balance  # fmt: skip
+
+    assert balance(AUTHORIZATION_ID) == 100_000_000
+    assert balance("wrong") is None
+    assert balance("") is None
+    assert all(AUTHORIZATION_ID not in str(call) for call in world.calls)

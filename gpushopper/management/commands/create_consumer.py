@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from gpushopper.models import ApiKey, Consumer, consumer_name, make_key
 
@@ -24,9 +25,15 @@ class Command(BaseCommand):
             consumer_name(options["name"])
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from error
-        consumer, _ = Consumer.objects.get_or_create(name=options["name"])
         role = ApiKey.Role.OPERATOR if options["operator"] else ApiKey.Role.CONSUMER
-        _, text = make_key(consumer, role)
+        try:
+            consumer, _ = Consumer.objects.get_or_create(name=options["name"])
+            _, text = make_key(consumer, role)
+        except DatabaseError as error:
+            raise CommandError(
+                f"The database does not take it ({type(error).__name__}). Start the service once, or run "
+                "`manage.py migrate`; then try again."
+            ) from error
         if options["json"]:
             self.stdout.write(json.dumps({"consumer_id": consumer.name, "role": role, "api_key": text}))
             return
