@@ -14,12 +14,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 
 from costs import metering
 from costs.days import Days
 from costs.metering import GRAINS, Amount, Rates
 from costs.models import UsageInterval
+from costs.models.usage import SUMMED
 from providers import clock
 from providers.base import PriceParts
 from sessions import outlets
@@ -125,11 +126,22 @@ def amounts(
         return {}
     rows = which.rows().order_by()
     found: defaultdict[Key, Amount] = defaultdict(Amount)
-    for key, amount in _added_up(rows.filter(started_at__gte=since, ended_at__lte=until), by):
+    for key, amount in _added_up(rows.filter(_inside(since, until, narrow=not by)), by):
         found[key] += amount
-    for key, amount in _measured(rows.filter(_across(since) | _across(until)), by, since, until):
+    cut = _across(until) if since == EVER else _across(since) | _across(until)
+    for key, amount in _measured(rows.filter(cut), by, since, until):
         found[key] += amount
     return dict(found)
+
+
+def _inside(since: datetime, until: datetime, *, narrow: bool) -> Q:
+    """With both its ends in the window.
+
+    `narrow` says it once more, such that a sum finds its rows by when they ended. A sum by groups is better off
+    reading the index that is in their order from end to end: 100,000 intervals in 30 ms instead of 170 (SQLite).
+    """
+    inside = Q(started_at__gte=since, ended_at__lte=until)
+    return inside & Q(ended_at__gte=since) if narrow else inside
 
 
 def _across(moment: datetime) -> Q:
@@ -137,13 +149,10 @@ def _across(moment: datetime) -> Q:
     return Q(started_at__lt=moment) & (Q(ended_at__isnull=True) | Q(ended_at__gt=moment))
 
 
-_SUMS = ("compute_micros", "compute_grains", "storage_micros", "storage_grains", "microseconds")
-
-
 def _added_up(rows: QuerySet[UsageInterval, UsageInterval], by: Sequence[str]) -> Iterable[tuple[Key, Amount]]:
-    sums = {f"sum_{name}": Sum(name) for name in _SUMS}
+    sums = {f"sum_{name}": Sum(name) for name in SUMMED}
     for row in rows.values(*by).annotate(**sums) if by else [rows.aggregate(**sums)]:
-        micros, grains, storage, storage_grains, microseconds = (row[f"sum_{name}"] or 0 for name in _SUMS)
+        micros, grains, storage, storage_grains, microseconds = (row[f"sum_{name}"] or 0 for name in SUMMED)
         yield (
             tuple(row[name] for name in by),
             Amount(micros * GRAINS + grains, storage * GRAINS + storage_grains, microseconds),
@@ -228,9 +237,8 @@ def total(which: Which, since: datetime, until: datetime, now: datetime) -> Tota
 
 
 def _count_sessions(which: Which, since: datetime, until: datetime) -> int:
-    within = Q(started_at__gte=since, ended_at__lte=until) | _across(since) | _across(until)
-    found = which.rows().filter(within).aggregate(count=Count("session", distinct=True))
-    return int(found["count"])
+    touching = Q(started_at__lt=until) & (Q(ended_at__isnull=True) | Q(ended_at__gt=since))
+    return which.rows().filter(touching, session__isnull=False).order_by().values("session").distinct().count()
 
 
 def _shares(groups: Mapping[Key, Amount], column: int, earlier: int) -> dict[str, int]:
@@ -250,9 +258,31 @@ class Slice:
 
 
 def series(which: Which, slices: Sequence[Days], now: datetime) -> list[Slice]:
-    """What each of these, one after the other, has cost."""
+    """What each of these, one right after the other, has cost."""
     if not slices:
         return []
-    found = [used(which, days.since, days.until, now) for days in slices]
+    found = _in_slices(which, [(days.since, min(days.until, now)) for days in slices])
     shown = metering.apportion([amount.total for amount in found], before(which, slices[0].since, now))
     return [Slice(days, cost, amount.microseconds) for days, cost, amount in zip(slices, shown, found, strict=True)]
+
+
+Stretch = tuple[datetime, datetime | None, Rates]
+
+
+def _in_slices(which: Which, slices: Sequence[tuple[datetime, datetime]]) -> list[Amount]:
+    """As `used` of each, but what is cut by their edges is read once and carried from one to the next."""
+    rows, found = which.rows().order_by(), []
+    carried = _stretches(rows.filter(_across(slices[0][0])))
+    for since, until in slices:
+        begun = rows.filter(started_at__gte=since, started_at__lt=until)
+        carried += _stretches(begun.filter(Q(ended_at__isnull=True) | Q(ended_at__gt=until)))
+        cut = metering.total(metering.within(start, end or until, rates, since, until) for start, end, rates in carried)
+        [(_, whole)] = _added_up(rows.filter(_inside(since, until, narrow=True)), ())
+        found.append(whole + cut)
+        carried = [stretch for stretch in carried if stretch[1] is None or stretch[1] > until]
+    return found
+
+
+def _stretches(rows: QuerySet[UsageInterval, UsageInterval]) -> list[Stretch]:
+    columns = rows.values_list("started_at", "ended_at", "compute", "storage")
+    return [(start, end, Rates(compute, storage)) for start, end, compute, storage in columns]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import F, Q
 
+# A closed interval's cost; see there.
+SUMMED = ("compute_micros", "compute_grains", "storage_micros", "storage_grains", "microseconds")
+
 
 class UsageInterval(models.Model):
     """[started_at, ended_at) at one rate; open while `ended_at` is null. Never deleted.
@@ -34,9 +37,12 @@ class UsageInterval(models.Model):
     class Meta:
         ordering = ["id"]
         indexes = [
-            models.Index(fields=["session"]),
-            models.Index(fields=["ended_at", "started_at"]),
-            models.Index(fields=["consumer", "ended_at", "started_at"]),
+            models.Index(fields=["session", "ended_at", "started_at"], name="usage_of_a_session"),
+            models.Index(fields=["ended_at", "started_at"], name="usage_by_end"),
+            models.Index(fields=["started_at", "ended_at"], name="usage_by_start"),
+            models.Index(fields=["consumer", "ended_at", "started_at"], name="usage_of_a_consumer"),
+            # All that the report of a month reads: it is added up from here without a look at any row.
+            models.Index(fields=["provider", "gpu_type", "ended_at", "started_at", *SUMMED], name="usage_by_kind"),
         ]
         constraints = [
             models.UniqueConstraint(

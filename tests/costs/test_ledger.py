@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from rest_framework.test import APIClient
 
 from costs import ledger, metering
+from costs.days import Days
 from costs.ledger import EVER, Which
 from costs.metering import GRAINS
 from costs.models import UsageInterval
@@ -389,6 +390,19 @@ def test_groups_add_up_to_the_whole(crowd: datetime, virtual: FakeClock) -> None
     groups = ledger.amounts(Which(), crowd, now, now, by=("consumer", "provider"))
     assert len(groups) == 6
     assert sum(group.total for group in groups.values()) == ledger.used(Which(), crowd, now, now).total
+
+
+def test_a_series_is_what_its_parts_are_alone(crowd: datetime, virtual: FakeClock) -> None:
+    now = virtual.now()
+    for which in (Which(), Which(consumer="alice", provider="fake"), Which(consumer="")):
+        for days in (Days(date(2026, 1, 1), date(2026, 3, 9)), Days(date(2026, 1, 20), date(2026, 2, 10))):
+            for slices in (list(days.each_day()), list(days.each_month())):
+                found = ledger.series(which, slices, now)
+                alone = [ledger.cost(which, each.since, each.until, now) for each in slices]
+                assert [each.cost for each in found] == alone
+                hours = ledger.used(which, days.since, days.until, now).microseconds
+                assert sum(each.microseconds for each in found) == hours
+    assert ledger.series(Which(), [], now) == []
 
 
 def test_nothing_is_spent_in_the_future(crowd: datetime, virtual: FakeClock) -> None:
