@@ -49,6 +49,9 @@ bench: $(VENV)/dev.stamp ## the figures, as one JSON object
 simulate: $(VENV)/dev.stamp ## a death at every boundary (FULL=1: of every life, with pauses, pairs and all weathers; HOURS=n or SEEDS=n: long random lives)
 	@$(BIN)/python -m tests.simulation $(if $(or $(HOURS),$(SEEDS)),random $(if $(HOURS),--wall-hours $(HOURS)) $(if $(SEEDS),--number $(SEEDS)) $(if $(SEED),--seed $(SEED)),$(if $(FULL),full,kill))
 
+sabotage: $(VENV)/dev.stamp ## make known mistakes one at a time; each has to be caught (ARGS=NAME ...)
+	@$(BIN)/python -m tests.sabotage $(ARGS)
+
 chaos: $(VENV)/dev.stamp ## kill everything at random, with real servers (MINUTES=10 SEED=n ENGINE=celery|guardian|both)
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) --engine $(or $(ENGINE),both)
 

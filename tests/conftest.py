@@ -10,7 +10,10 @@ from rest_framework.test import APIClient
 
 from gpushopper.models import ApiKey, Consumer, make_key
 from providers import clock, registry
+from tests import sabotage
 from tests.fakes import FakeClock
+
+sabotage.apply_from_environment()
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ def prepare() -> None:
     django.setup()
     from django.core.management import call_command
 
+    from tests import sabotage
     from tests.simulation.run import silence_logs
 
+    sabotage.apply_from_environment()
     silence_logs()
     call_command("migrate", verbosity=0, interactive=False)
 
