@@ -71,7 +71,7 @@ class Figures(Collector):
         bounds = {f"le{b}": Count("pk", filter=Q(verify_seconds__lte=b)) for b in VERIFY_BUCKETS}
         verified = Instance.objects.filter(verify_seconds__isnull=False)
         found = verified.aggregate(total=Count("pk"), **bounds)
-        seconds = sum(verified.values_list("verify_seconds", flat=True))
+        seconds = sum(span or 0.0 for span in verified.values_list("verify_seconds", flat=True))
         buckets = [(str(float(b)), found[f"le{b}"]) for b in VERIFY_BUCKETS] + [("+Inf", found["total"])]
         yield HistogramMetricFamily(
             "gpu_ssh_verify_duration_seconds", "From 'the machine runs' to a verified login.",
@@ -124,7 +124,8 @@ class Figures(Collector):
         spans: dict[str, timedelta] = {}
         unwanted = Instance.objects.filter(adopted_at__isnull=False)
         for provider, adopted_at, ended_at in unwanted.values_list("provider", "adopted_at", "ended_at"):
-            spans[provider] = spans.get(provider, timedelta(0)) + ((ended_at or self.now) - adopted_at)
+            if adopted_at is not None:
+                spans[provider] = spans.get(provider, timedelta(0)) + ((ended_at or self.now) - adopted_at)
         for provider, span in spans.items():
             family.add_metric([provider], span.total_seconds())
         return family

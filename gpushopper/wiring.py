@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import structlog
 from django.conf import settings
 
-from providers import registry
+from providers import clock, registry
 from providers.http import Pacer
 from sessions import outlets, replies, rows
 from sessions.models import Session
+
+if TYPE_CHECKING:
+    from gpushopper.alarms import Trouble
 
 if TYPE_CHECKING:
     from gpushopper.alarms import Trouble
@@ -28,6 +31,7 @@ def connect() -> None:
         processors=[structlog.contextvars.merge_contextvars],
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+    clock.use(clock.SteadyClock())
     registry.use(registry.load(settings.PROVIDER_ENV, pacer=_pacer()).providers)
     http.observers.append(count_error)
     if enrol not in outlets.before_commitment:
@@ -40,9 +44,28 @@ def connect() -> None:
         outlets.each_listing.append(heartbeat.ping)
     if unexplained_charges not in alarms.sources:
         alarms.sources.append(unexplained_charges)
+    if clocks not in alarms.sources:
+        alarms.sources.append(clocks)
     ledger.connect()
     budgets.connect(is_consumer)
     webhooks.connect()
+
+
+def clocks(now: datetime) -> Iterator[Trouble]:
+    """A clock of ours that providers contradict."""
+    from gpushopper.alarms import Trouble
+    from sessions import trust
+
+    for provider, by in trust.clocks_behind_ours().items():
+        hold = trust.HOLD.total_seconds() / 60
+        yield Trouble(
+            name="clock_ahead",
+            subject=provider,
+            what=f"Our clock is {by.total_seconds():.0f} s ahead of {provider}'s.",
+            meanwhile=f"No deadline falls due for {hold:.0f} minutes; then they do, by our clock.",
+            advice="Set the clock right, and keep it so with NTP; `manage.py doctor` compares it.",
+            provider=provider,
+        )
 
 
 def _pacer() -> Pacer | None:

@@ -13,7 +13,7 @@ _EXPIRES = 60
 @shared_task(name="inventory.tasks.tick")
 def tick() -> None:
     for provider in refresh.due(clock.now()):
-        read.apply_async([provider], expires=_EXPIRES)
+        read.apply_async((provider,), expires=_EXPIRES)
 
 
 @shared_task(name="inventory.tasks.read")

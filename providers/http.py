@@ -346,7 +346,7 @@ def limited_for(answer: Answer, attempt: int = 1) -> float:
 def _backoff(attempt: int, retry_after: float | None) -> float:
     """With jitter, so that workers that failed together do not come back together."""
     jitter = random.uniform(1.0, 1.25)  # noqa: S311  (not a secret)
-    return max(retry_after or 0.0, 0.5 * 2**attempt) * jitter
+    return max(retry_after or 0.0, 0.5 * (1 << attempt)) * jitter
 
 
 def _retry_after(header: str | None) -> float | None:

@@ -294,7 +294,17 @@ _PROBE_EAGER = timedelta(minutes=2)
 
 def decide(facts: Facts, limits: Limits, now: datetime) -> Action:
     """The one next step for this instance."""
-    return _DECIDE[facts.state](facts, limits, now)
+    action = _DECIDE[facts.state](facts, limits, now)
+    overdue = isinstance(action, Wait) and action.until is not None and action.until <= now
+    return Wait(now + HELD_LOOK) if overdue and _held(limits.hold_deadlines_until, now) else action
+
+
+# A clock that is in doubt may be set right at any time.
+HELD_LOOK = timedelta(seconds=10)
+
+
+def _held(until: datetime | None, now: datetime) -> bool:
+    return until is not None and now < until
 
 
 def _launching(facts: Facts, limits: Limits, now: datetime) -> Action:
@@ -378,7 +388,7 @@ _DECIDE = {
 
 def due_end(facts: Facts, limits: Limits, now: datetime) -> Reason | None:
     """Deadlines hold in every state. After a jump of the clock they wait until it is trusted again."""
-    if limits.hold_deadlines_until is not None and now < limits.hold_deadlines_until:
+    if _held(limits.hold_deadlines_until, now):
         return None
     if now >= facts.hard_deadline:
         return Reason.HARD_MAX
@@ -512,8 +522,8 @@ def decide_session(
     if wish.end_reason is not None:
         return _ending(wish.end_reason, attempts)
     if wish.expires_at is not None and now >= wish.expires_at:
-        if hold_deadlines_until is not None and now < hold_deadlines_until:
-            return Wait(hold_deadlines_until)
+        if _held(hold_deadlines_until, now):
+            return Wait(now + HELD_LOOK)
         hard = wish.hard_deadline is not None and wish.expires_at >= wish.hard_deadline
         return EndSession(Reason.HARD_MAX if hard else Reason.EXPIRED)
     if not attempts:

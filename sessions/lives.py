@@ -13,7 +13,7 @@ from django.db import transaction
 from inventory import menu
 from inventory.models import Offer
 from providers import clock, tag
-from sessions import gates, lifecycle, ssh, wake
+from sessions import gates, lifecycle, ssh, trust, wake
 from sessions.controller import IN_FLIGHT_LOOK, account_id, end_instances, look_soon, parts_json, restatus, wish_end
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
@@ -27,7 +27,9 @@ def advance_session(pk: UUID | str) -> bool:
     if session is None:
         return False
     instances = list(session.instances.order_by("created_at", "id"))
-    action = lifecycle.decide_session(wish_of(session), [attempt_of(row) for row in instances], now)
+    action = lifecycle.decide_session(
+        wish_of(session), [attempt_of(row) for row in instances], now, trust.hold_until(now)
+    )
     _PERFORM_SESSION[type(action)](session, action, instances, now)
     return True
 

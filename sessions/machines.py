@@ -31,7 +31,7 @@ from providers.base import (
     Unauthorized,
     Unavailable,
 )
-from sessions import gates, lifecycle, visits, wake
+from sessions import gates, lifecycle, trust, visits, wake
 from sessions.controller import (
     IN_FLIGHT_LOOK,
     account_id,
@@ -62,7 +62,7 @@ def advance_instance(pk: UUID | str) -> bool:
         return False
     provider = registry.get(row.provider)
     traits = provider.traits if provider else Traits()
-    action = lifecycle.decide(facts_of(row, traits, now), limits_of(traits), now)
+    action = lifecycle.decide(facts_of(row, traits, now), limits_of(traits, now), now)
     if provider is None and isinstance(action, _NEEDS_PROVIDER):
         look_again(row, now + WITHOUT_A_KEY)  # Nothing is known, nothing is lost.
         return True
@@ -108,13 +108,14 @@ _INSPECT = timedelta(minutes=5)
 _INSPECT_IDLE = timedelta(minutes=1)  # sampling the GPU's use asks for more than reading back a deadline
 
 
-def limits_of(traits: Traits) -> lifecycle.Limits:
+def limits_of(traits: Traits, now: datetime) -> lifecycle.Limits:
     return lifecycle.Limits(
         confirm=settings.DESTROY_CONFIRM,
         settle=settings.CREATE_SETTLE or traits.settle,
         boot_timeout=settings.PROVISION_TIMEOUT,
         ssh_timeout=settings.SSH_VERIFY_TIMEOUT,
         check_interval=settings.SSH_CHECK_INTERVAL or None,
+        hold_deadlines_until=trust.hold_until(now),
     )
 
 

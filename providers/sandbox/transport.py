@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import requests
@@ -13,17 +13,22 @@ from requests.adapters import BaseAdapter
 
 from providers.sandbox.wire import Request, Response
 
-if TYPE_CHECKING:
-    from providers.sandbox.world import World
-
 # The real addresses, and the path under which the world knows each provider.
 PREFIXES = {"console.vast.ai": "/vastai", "dashboard.tensordock.com": "/tensordock"}
+
+
+class Service(Protocol):
+    """A world, or anything else that answers requests."""
+
+    def handle(self, request: Request) -> Response:
+        """Raises ConnectionError and TimeoutError where no answer comes."""
+
 
 # Around each call: may do something before it is sent, and after it had its effect but before its answer is seen.
 Around = Callable[[Request, Callable[[], Response]], Response]
 
 
-def session_for(world: World, *, around: Around | None = None) -> requests.Session:
+def session_for(world: Service, *, around: Around | None = None) -> requests.Session:
     """A session whose every request goes to `world.handle`, whatever its scheme."""
     session = requests.Session()
     adapter = WorldAdapter(world, around)
@@ -33,7 +38,7 @@ def session_for(world: World, *, around: Around | None = None) -> requests.Sessi
 
 
 class WorldAdapter(BaseAdapter):
-    def __init__(self, world: World, around: Around | None = None) -> None:
+    def __init__(self, world: Service, around: Around | None = None) -> None:
         super().__init__()
         self.world, self.around = world, around
 

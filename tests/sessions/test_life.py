@@ -59,8 +59,9 @@ def test_the_timeline_tells_each_call_before_and_after(alice: APIClient, engine:
     events = alice.get(f"/api/v1/sessions/{session['id']}/events").json()["events"]
     kinds = [event["type"] for event in events]
     expected = ["session_requested", "attempt_opened", "create_sent", "create_answered", "machine_known",
-                "instance_booting", "instance_running", "session_running", "session_stopping", "instance_destroying",
-                "destroy_sent", "destroy_answered", "machine_denied", "instance_destroyed", "session_stopped"]  # fmt: skip
+                "instance_booting", "instance_running", "session_running", "session_stopping",
+                "instance_destroying", "destroy_sent", "destroy_answered", "machine_denied", "instance_destroyed",
+                "session_stopped"]  # fmt: skip
     assert kinds == expected
 
 

@@ -350,7 +350,7 @@ def sampled_faults(number: int, seed: int, kills: int) -> list[Plan]:
 
 
 def everything() -> list[Plan]:
-    """What takes hours: each life's deaths, pauses and pairs of deaths, and deaths in every weather of several lives."""
+    """What takes hours: each life's deaths, pauses and pairs of deaths, and deaths in every weather."""
     from tests.simulation.faults import FAULTS
 
     plans = every_life()
