@@ -229,15 +229,12 @@ def _ask_destroy(row: Instance, action: lifecycle.AskDestroy, provider: Provider
     try:
         provider.destroy(row.machine_id)
     except ProviderError as error:
-        count("destroy_failures", row.provider)
-        _told(row, "destroy_failed", f"No yes to the destroy: {error}. It is asked again until it is gone.", now)
-        pause = error.retry_after if isinstance(error, Unavailable) and error.retry_after else 0
-        look_again(row, now + max(AFTER_TROUBLE, timedelta(seconds=pause)))
+        _destroy_failed(row, error, now)
     else:
         # The answer is no proof: both providers say yes to deletes that do nothing.
-        _told(row, "destroy_answered", "The provider says yes; its listings have to agree.", now)
-        look_again(row, now + IN_FLIGHT_LOOK)
-    look_soon(row.provider, now)
+        _after_destroy(
+            row, "destroy_answered", "The provider says yes; its listings have to agree.", IN_FLIGHT_LOOK, now
+        )
     if asks > 1:
         log.error(
             "instance %s: asked %d times to destroy machine %s at %s; it has been on its way out for %d min, "
@@ -245,6 +242,23 @@ def _ask_destroy(row: Instance, action: lifecycle.AskDestroy, provider: Provider
             row.pk, asks, row.machine_id, row.provider, (now - row.state_since).total_seconds() // 60,
             lifecycle.ask_again_after(asks).total_seconds(), extra={"instance_id": str(row.pk)},
         )  # fmt: skip
+
+
+def _destroy_failed(row: Instance, error: ProviderError, now: datetime) -> None:
+    seconds = error.retry_after if isinstance(error, Unavailable) and error.retry_after else 0
+    pause = max(AFTER_TROUBLE, timedelta(seconds=seconds))
+    message = f"No yes to the destroy: {error}. It is asked again until it is gone."
+    with transaction.atomic():
+        count("destroy_failures", row.provider)
+        _after_destroy(row, "destroy_failed", message, pause, now)
+
+
+def _after_destroy(row: Instance, kind: str, message: str, pause: timedelta, now: datetime) -> None:
+    """In one commit, since many machines may end at once and each commit waits for the disk."""
+    with transaction.atomic():
+        _told(row, kind, message, now)
+        look_again(row, now + pause)
+        look_soon(row.provider, now)
 
 
 def _look_up(row: Instance, action: lifecycle.LookUp, provider: Provider, now: datetime) -> None:
