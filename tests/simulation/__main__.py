@@ -47,15 +47,16 @@ def _kill(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _sample(options: argparse.Namespace) -> dict[str, Any]:
-    from tests.simulation.campaign import campaign, sampled_faults
+    from tests.simulation.campaign import CORES, campaign, sampled_faults
 
-    return campaign(sampled_faults(options.number, options.seed, options.kills), progress=True).shown()
+    plans = sampled_faults(options.number, options.seed, options.kills)
+    return campaign(plans, progress=True, at_once=CORES).shown()
 
 
 def _lives(options: argparse.Namespace) -> dict[str, Any]:
-    from tests.simulation.campaign import campaign, every_life
+    from tests.simulation.campaign import CORES, campaign, every_life
 
-    return campaign(every_life(options.fault, options.scenarios), progress=True).shown()
+    return campaign(every_life(options.fault, options.scenarios), progress=True, at_once=CORES).shown()
 
 
 def _random(options: argparse.Namespace) -> dict[str, Any]:

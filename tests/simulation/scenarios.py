@@ -64,7 +64,7 @@ def plain_life_at_tensordock() -> Story:
     yield from end(session)
 
 
-@scenario(main=True)
+@scenario()
 def expiry() -> Story:
     session = yield from rent(hours=0.03)
     yield Until(session, ("stopped", "failed"))
@@ -76,7 +76,7 @@ def expiry_at_tensordock() -> Story:
     yield Until(session, ("stopped", "failed"))
 
 
-@scenario(main=True)
+@scenario()
 def extension() -> Story:
     session = yield from rent(hours=0.03)
     yield Ask("POST", f"/api/v1/sessions/{session}/extend", {"additional_hours": 0.05})
@@ -90,7 +90,7 @@ def _ended(after: float, how: str = "delete") -> Story:
     yield from end(session, how=how)
 
 
-@scenario(main=True)
+@scenario()
 def deleted_at_once() -> Story:
     yield from _ended(0)
 
@@ -139,13 +139,13 @@ def _weather(name: str, value: Any = True, **narrowed: Any) -> Callable[[Run], N
     return lambda run: run.world.weather.set(name, value, **narrowed)
 
 
-@scenario(before=_weather("create.stale", 400, times=2), main=True)
+@scenario(before=_weather("create.stale", 400, times=2))
 def by_type_with_stale_offers() -> Story:
     session = yield from rent()
     yield from end(session)
 
 
-@scenario(Reason.WRONG_HARDWARE, before=_weather("guest.gpu_other", times=1), main=True)
+@scenario(Reason.WRONG_HARDWARE, before=_weather("guest.gpu_other", times=1))
 def wrong_hardware_then_the_next() -> Story:
     session = yield from rent()
     yield from end(session)
@@ -196,7 +196,7 @@ def a_create_that_never_happened() -> Story:
     yield from end(session)
 
 
-@scenario(Reason.REFUSED, before=_weather("create.late_row", 40, times=1), main=True)
+@scenario(Reason.REFUSED, before=_weather("create.late_row", 40, times=1))
 def a_refusal_that_lied() -> Story:
     session = yield from rent()
     yield from end(session)
@@ -209,7 +209,7 @@ def a_refusal_with_a_machine() -> Story:
     yield from end(session)
 
 
-@scenario(before=_weather("create.duplicate", times=1), main=True)
+@scenario(before=_weather("create.duplicate", times=1))
 def two_machines_for_one_create() -> Story:
     session = yield from rent()
     yield from end(session)
@@ -234,7 +234,7 @@ def a_create_that_succeeds_ten_minutes_after_we_gave_up() -> Story:
     yield minutes(25)
 
 
-@scenario(before=_weather("destroy.swallow", times=2), main=True)
+@scenario(before=_weather("destroy.swallow", times=2))
 def a_delete_without_effect() -> Story:
     session = yield from rent()
     yield from end(session)
@@ -266,7 +266,7 @@ def _another_life(run: Run) -> None:
     run.plant(run.tag(timedelta(hours=3)))
 
 
-@scenario(Reason.ORPHAN, before=_another_life, main=True)
+@scenario(Reason.ORPHAN, before=_another_life)
 def a_machine_of_another_life() -> Story:
     session = yield from rent()
     yield from end(session)

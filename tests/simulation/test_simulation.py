@@ -46,19 +46,19 @@ def test_every_life_is_lived_well_by_either_engine_and_by_three_workers() -> Non
 
 @pytest.mark.xdist_group("simulation")
 def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
-    found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "4")
+    found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "9")
     assert_clean(found)
     assert found["runs"] > 50
 
 
 @pytest.mark.xdist_group("simulation")
 def test_all_weathers_with_deaths_in_them() -> None:
-    found = simulated("sample", "--seed", "7", "--number", "60", "--kills", "2")
+    found = simulated("sample", "--seed", "7", "--number", "40", "--kills", "2")
     assert_clean(found)
 
 
 @pytest.mark.xdist_group("simulation")
 def test_long_lives_by_chance() -> None:
-    found = simulated("random", "--seed", "1", "--number", "4", "--hours", "3")
+    found = simulated("random", "--seed", "1", "--number", "2", "--hours", "3")
     assert_clean(found)
     assert found["kills"] > 0
