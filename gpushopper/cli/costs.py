@@ -32,7 +32,7 @@ def costs(
     start_date: Day = None,
     end_date: Day = None,
 ) -> None:
-    """What it has cost, exact to the microsecond."""
+    """What it has cost, counted to the microsecond, exact to the micro-dollar."""
     found = terminal.api.get(
         "/costs", consumer_id=consumer_id, session_id=whole(terminal, session_id) if session_id else None,
         provider=provider, period=period.value if period else None, start_date=start_date, end_date=end_date,
