@@ -94,6 +94,10 @@ class Guest:
         """The switch dies; its files stay, as they would."""
         self.directories.discard(f"/proc/{DEAD_MAN_PID}")
 
+    @property
+    def has_dead_man(self) -> bool:
+        return f"/proc/{self.files.get(deadman.PID_FILE, '').strip()}" in self.directories
+
     def home(self, user: str) -> str:
         return "/root" if user == "root" else f"/home/{user}"
 

@@ -59,7 +59,7 @@ class Account:
     credit: int = 100 * MICROS  # micro-dollars
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """One line of the log. No URL: a query may carry a key."""
 
@@ -70,6 +70,7 @@ class Call:
     route: str
     machine: str = ""
     label: str = ""
+    outcome: str = ""  # the status that was answered; "lost": the connection died; "silence": no answer came
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Machine:
     label: str | None  # as the provider shows it
     sent_label: str  # as it was asked for
     offer: Any  # the `catalogue.Ask` or the place that it came from
+    offer_id: str  # as it was when this was rented; an ask comes back under another
     model: int
     count: int
     disk_gb: int
@@ -111,6 +113,7 @@ class Machine:
     state: str = "booting"  # booting, up, stopped, offline, disassociated, broken
     wanted: str = "running"
     number: int = 0
+    switch_at: int | None = None  # unix seconds that its dead man's switch goes by; None: it has none
     listed_at: datetime | None = None
     has_address: bool = False
     has_door: bool = False
@@ -187,6 +190,7 @@ class World:
         self._numbers = itertools.count(1)
         self._later: list[tuple[datetime, int, Callable[[datetime], object]]] = []
         self._last_call: dict[str, datetime] = {}
+        self._visited: dict[str, datetime] = {}  # machines whose files may have been changed, and since when
         self._doors: dict[str, Door] = {"vastai": vastai.VastAI(self), "tensordock": tensordock.TensorDock(self)}
 
     # --- Time ---------------------------------------------------------------------------------------------
@@ -204,6 +208,8 @@ class World:
     def pass_time(self) -> None:
         """Do whatever has become due since the last look, in order, each at its own instant."""
         now = self.now()
+        if self._visited:
+            self._reread_deadlines()
         while self._later and self._later[0][0] <= now:
             moment, _, what = heapq.heappop(self._later)
             what(moment)
@@ -223,11 +229,22 @@ class World:
         if door is None:
             return plain(404, "not found")
         request = Request(request.method, path, request.query, request.headers, request.body)
-        operation = door.operation(request)
-        self._log(door, request, operation)
+        call = self._log(door, request)
+        try:
+            answer = self._weathered(door, request, call.operation)
+        except TimeoutError:
+            call.outcome = "silence"
+            raise
+        except ConnectionError:
+            call.outcome = "lost"
+            raise
+        call.outcome = str(answer.status)
+        return answer
+
+    def _weathered(self, door: Door, request: Request, operation: str) -> Response:
         if self.weather.calm:
             return door.answer(request)
-        context: dict[str, str | None] = {"provider": name, "operation": operation}
+        context: dict[str, str | None] = {"provider": door.name, "operation": operation}
         early = self._before(door, request, context)
         if early is not None:
             return early
@@ -245,11 +262,13 @@ class World:
                 for machine in itertools.islice(self.machines.values(), known, None):
                     machine.returned = False
 
-    def _log(self, door: Door, request: Request, operation: str) -> None:
-        machine = door.machine_of(request)
+    def _log(self, door: Door, request: Request) -> Call:
+        operation, machine = door.operation(request), door.machine_of(request)
         label = door.label_of(request) if operation == "create" else ""
         route = f"{request.method} {door.route(request)}"
-        self.calls.append(Call(self.now(), door.name, operation, request.method, route, machine, label))
+        call = Call(self.now(), door.name, operation, request.method, route, machine, label)
+        self.calls.append(call)
+        return call
 
     def _before(self, door: Door, request: Request, context: dict[str, str | None]) -> Response | None:
         hit = self.weather.hit
@@ -303,9 +322,10 @@ class World:
         now = self.now()
         machine = Machine(
             id=id, provider=provider, account=account, label=self._kept(provider, label), sent_label=label, offer=offer,
-            model=model, count=count, disk_gb=disk_gb, rate=rate, created_at=now, asked=asked, boot=self.boot,
+            offer_id=str(offer.id), model=model, count=count, disk_gb=disk_gb, rate=rate, created_at=now, asked=asked,
+            boot=self.boot,
             guest=self._guest(provider, id, model, count, disk_gb, users, cuda), host_seed=id,
-            number=next(self._numbers), faults=self._taken_over(provider, host),
+            number=len(self.machines), faults=self._taken_over(provider, host),
         )  # fmt: skip
         self.machines[id] = machine
         self._meter(machine, now, rate)
@@ -367,7 +387,7 @@ class World:
         machine.guest.authorized_keys.extend(keys)
         if deadline is not None and "deadman.broken" not in machine.faults:
             machine.guest.start_dead_man(deadline)
-            self._await_dead_man(machine, deadline)
+            self._await_dead_man(machine, deadline, at)
 
     def _plan_faults(self, machine: Machine) -> None:
         made = machine.created_at
@@ -415,6 +435,7 @@ class World:
         if machine.exists and machine.state == "stopped":
             machine.state, machine.wanted = "up", "running"
             self._meter(machine, at, machine.rate)
+            self._restart_dead_man(machine, at)
 
     def ask_to_destroy(self, machine: Machine) -> None:
         """A delete was accepted; what comes of it is the weather's."""
@@ -451,32 +472,49 @@ class World:
             return
         machine.destroyed_at, machine.destroyed_by = None, ""
         machine.rates.pop()
+        self._restart_dead_man(machine, at)
 
     # --- The dead man's switch --------------------------------------------------------------------------------
 
-    def _await_dead_man(self, machine: Machine, deadline: int) -> None:
-        fires = datetime.fromtimestamp(deadline + deadman.GRACE, self.began.tzinfo)
-        self.at(fires, lambda at: self._dead_man(machine, at))
+    def _await_dead_man(self, machine: Machine, deadline: int, since: datetime) -> None:
+        """It acts at the deadline and the grace; one that began, or was told, later than that acts then."""
+        machine.switch_at = deadline
+        acts = datetime.fromtimestamp(deadline + deadman.GRACE, self.began.tzinfo)
+        self.at(max(acts, since), lambda at: self._dead_man(machine, at))
 
     def _dead_man(self, machine: Machine, at: datetime) -> None:
         """It reads its file, which may have been written anew, and acts or goes on waiting."""
-        if not machine.exists or machine.state != "up":
+        if not machine.exists or machine.state != "up" or not machine.guest.has_dead_man:
             return
-        deadline = self.dead_man_deadline(machine)
-        if deadline is None:
-            return
+        deadline = self.dead_man_deadline(machine) or machine.switch_at  # damaged: the last one stays in force
+        assert deadline is not None
         if at.timestamp() < deadline + deadman.GRACE:
-            self._await_dead_man(machine, deadline)
+            self._await_dead_man(machine, deadline, at)
         elif machine.provider == "vastai":
             self.end(machine, at, "dead_man")
         else:
             self.stop(machine, at)
 
+    def _reread_deadlines(self) -> None:
+        """A deadline that became earlier; one that became later is read when the old one is due."""
+        for machine_id, since in list(self._visited.items()):
+            machine = self.machines[machine_id]
+            if not machine.exists:
+                del self._visited[machine_id]
+                continue
+            deadline = self.dead_man_deadline(machine)
+            if deadline is not None and machine.switch_at is not None and deadline < machine.switch_at:
+                self._await_dead_man(machine, deadline, since)
+
+    def _restart_dead_man(self, machine: Machine, at: datetime) -> None:
+        """It starts with the machine, and keeps the deadline that is in its file."""
+        if machine.switch_at is not None:
+            self._await_dead_man(machine, self.dead_man_deadline(machine) or machine.switch_at, at)
+
     def dead_man_deadline(self, machine: Machine) -> int | None:
         """Unix seconds, as its file says; None: there is no switch."""
         text = machine.guest.files.get(deadman.DEADLINE_FILE, "").strip()
-        alive = f"/proc/{machine.guest.files.get(deadman.PID_FILE, '').strip()}" in machine.guest.directories
-        return int(text) if alive and text.isdigit() else None
+        return int(text) if machine.guest.has_dead_man and text.isdigit() else None
 
     # --- SSH ----------------------------------------------------------------------------------------------------
 
@@ -493,7 +531,10 @@ class World:
         if self.fault(machine, "ssh.new_host_key"):
             machine.host_seed = f"{machine.id}-anew"
         denied = self.fault(machine, "ssh.deny_forever") or (machine.keys_from and self.now() < machine.keys_from)
-        return "no_auth" if denied else "open"
+        if denied:
+            return "no_auth"
+        self._visited[machine.id] = self.now()
+        return "open"
 
     def fault(self, machine: Machine, name: str) -> Any:
         """What it took over when it was made, or what was set on it since."""
@@ -517,8 +558,8 @@ class World:
 
     def _made_up_address(self, machine: Machine) -> tuple[str, int]:
         """TensorDock gives a machine an address of its own, or forwards the port that was asked for."""
-        number = machine.number
-        host = f"198.51.{(number >> 8) & 255}.{number & 255}"
+        number = machine.number  # below 2**17, or two machines share an address
+        host = f"198.{18 + (number >> 16)}.{(number >> 8) & 255}.{number & 255}"
         own = machine.provider == "tensordock" and "net.remap_ports" not in machine.faults
         return host, 22 if own else 40_000 + number % 20_000
 
@@ -585,6 +626,7 @@ class World:
             "id": machine.id,
             "provider": machine.provider,
             "account": machine.account,
+            "offer": machine.offer_id,
             "label": machine.label,
             "sent_label": machine.sent_label,
             "state": machine.state if machine.exists else "gone",

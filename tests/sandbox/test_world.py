@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import json
@@ -10,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -183,15 +184,52 @@ def test_the_switch_goes_by_what_is_in_its_file_now(either: Scene) -> None:
     assert acted == deadline + timedelta(hours=2, seconds=deadman.GRACE)
 
 
-@pytest.mark.parametrize("command", ["kill", "damage"])
-def test_a_switch_that_is_gone_does_nothing(either: Scene, command: str) -> None:
+def test_a_deadline_that_became_earlier_counts_from_then_on(either: Scene) -> None:
+    deadline = either.clock.now().replace(microsecond=0) + timedelta(hours=8)
+    machine_id = either.rent(hard_deadline=deadline)
+    either.run(machine_id, deadman.rearm_command(deadline - timedelta(hours=6)))
+    either.wait(9 * HOUR)
+    assert _acted(either, machine_id) == deadline - timedelta(hours=6) + timedelta(seconds=deadman.GRACE)
+
+
+def test_a_deadline_that_is_long_past_when_it_is_written_counts_at_once(either: Scene) -> None:
+    machine_id = either.rent(hard_deadline=either.clock.now() + timedelta(hours=8))
+    either.wait(HOUR)
+    written = either.clock.now()
+    either.run(machine_id, deadman.rearm_command(written - timedelta(hours=1)))
+    either.wait(HOUR)
+    assert _acted(either, machine_id) == written
+
+
+@pytest.mark.parametrize("command", [f"rm {deadman.DEADLINE_FILE}", f"echo soon > {deadman.DEADLINE_FILE}"])
+def test_a_damaged_file_leaves_the_last_deadline_in_force(either: Scene, command: str) -> None:
+    deadline = either.clock.now().replace(microsecond=0) + timedelta(hours=1)
+    machine_id = either.rent(hard_deadline=deadline)
+    either.run(machine_id, command)
+    either.wait(9 * HOUR)
+    assert _acted(either, machine_id) == deadline + timedelta(seconds=deadman.GRACE)
+
+
+def test_a_switch_that_is_gone_does_nothing(either: Scene) -> None:
     machine_id = either.rent(hard_deadline=either.clock.now() + timedelta(hours=1))
-    if command == "kill":
-        either.books(machine_id).guest.stop_dead_man()
-    else:
-        either.run(machine_id, f"rm {deadman.DEADLINE_FILE}")
+    either.books(machine_id).guest.stop_dead_man()
     either.wait(9 * HOUR)
     assert either.books(machine_id).state == "up"
+
+
+def test_a_machine_that_starts_again_after_its_deadline_ends_at_once(either: Scene) -> None:
+    either.set("host.stop_after", HOUR / 2)
+    either.set("host.resume_after", 5 * HOUR)
+    machine_id = either.rent(hard_deadline=either.clock.now() + timedelta(hours=1))
+    either.wait(9 * HOUR)
+    assert _acted(either, machine_id) == either.books(machine_id).created_at + timedelta(hours=5)
+
+
+def _acted(either: Scene, machine_id: str) -> datetime:
+    """When the switch ended the machine, or powered it off."""
+    machine = either.books(machine_id)
+    assert (machine.destroyed_by, machine.state) in [("dead_man", "up"), ("", "stopped")]
+    return machine.rates[-1][0]
 
 
 # --- Books ------------------------------------------------------------------------------------------------------
@@ -211,6 +249,37 @@ def test_each_call_is_in_the_log_without_the_ids_in_its_path(either: Scene) -> N
     create, destroy = (next(c for c in either.world.calls if c.operation == what) for what in ("create", "destroy"))
     assert (create.label, create.provider) == (LABEL, either.name)
     assert (destroy.machine, machine_id in destroy.route) == (machine_id, False)
+
+
+@pytest.mark.parametrize(
+    ("switch", "outcome"),
+    [("bill.lag", "200"), ("call.lost_before", "lost"), ("call.lost_after", "lost"), ("call.timeout", "silence"),
+     ("call.http_500", "500"), ("call.rate_limited", "429")],
+)  # fmt: skip
+def test_the_log_says_what_came_of_each_call(either: Scene, switch: str, outcome: str) -> None:
+    spec = either.spec()
+    either.set(switch)
+    with contextlib.suppress(ProviderError):
+        either.provider.create(spec)
+    assert [call.outcome for call in either.world.calls if call.operation == "create"] == [outcome]
+
+
+def test_the_books_name_the_offer_that_was_rented(either: Scene) -> None:
+    quote = either.quote()
+    machine_id = either.create(quote=quote)
+    either.provider.destroy(machine_id)
+    (told,) = either.world.truth()["machines"]
+    assert told["offer"]
+    assert quote.provider_id.startswith(told["offer"])
+
+
+def test_no_two_machines_share_an_address(clock: VirtualClock) -> None:
+    world = scene("tensordock", clock).world
+    machine = world.machines[world.plant("tensordock", "")]
+    for number in range(0, 2**17, 64):
+        machine.number, machine.address = number, ("", 0)
+        assert world.machine_at(*world.address_of(machine)) is machine
+    assert len(world._by_address) == len(range(0, 2**17, 64))
 
 
 def test_a_machine_whose_id_was_told_to_nobody_is_marked(either: Scene) -> None:
