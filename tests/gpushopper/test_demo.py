@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from gpushopper import demo
 
 BASE = Path(__file__).parents[2]
-PATIENCE = 120.0  # seconds that a test waits at most for an event
+PATIENCE = 300.0  # seconds that a test waits at most for an event
 
 pytestmark = pytest.mark.real_time
 
@@ -30,12 +32,29 @@ def surroundings(**more: str) -> dict[str, str]:
     return {**left, **more}
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """A demo that did not end by itself does not outlive its test, nor does the service that it started."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def start(data_dir: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-u", "-m", "gpushopper.demo", "--data-dir", str(data_dir), *arguments], cwd=BASE, text=True,
         env=surroundings(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip
+    _started.append(process)
+    return process
 
 
 def left_behind(data_dir: Path) -> list[str]:
