@@ -22,6 +22,7 @@ from inventory import selection
 from sessions.lifecycle import Status
 from sessions.models import Session
 from tests.cli.conftest import Box, GpuShopper, World, new_key
+from tests.processes import heed_ctrl_c
 
 PROGRAM = [sys.executable, "-c", "import sys; from gpushopper.cli import main; sys.exit(main())"]
 EVERY_COMMAND = [
@@ -195,7 +196,7 @@ def test_ctrl_c_while_waiting_says_that_the_session_goes_on(service: World, alic
     environment = {**os.environ, "GPU_SHOPPER_URL": service.url, "GPU_SHOPPER_API_KEY": alice, "HOME": str(home)}
     process = subprocess.Popen(
         [*PROGRAM, "provision", "-i", "fake-1", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, cwd=Path(__file__).parents[2],
+        env=environment, cwd=Path(__file__).parents[2], preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     end = time.monotonic() + 30
     looks = ("GET", "/api/v1/sessions/")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from gpushopper import demo
+from tests.processes import heed_ctrl_c
 
 BASE = Path(__file__).parents[2]
 PATIENCE = 300.0  # seconds that a test waits at most for an event
@@ -51,7 +52,7 @@ def start(data_dir: Path, *arguments: str, **more: str) -> subprocess.Popen[str]
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "gpushopper.demo", "--data-dir", str(data_dir), *arguments], cwd=BASE, text=True,
         env=surroundings(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     _started.append(process)
     return process
