@@ -82,7 +82,7 @@ class VastAI:
         takes_env=True,
         takes_onstart=True,
         has_charges=True,
-        bills_stopped=True,
+        bills_stopped=False,  # what is stopped goes on billing its disk, and nothing else
         dead_man="destroys",
     )
 

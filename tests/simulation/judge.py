@@ -111,7 +111,11 @@ def _unwanted_since(run: Run, machine: Any) -> datetime:
     moments = [row.deadline for row in rows]
     first = Event.objects.filter(instance__in=rows, kind="instance_destroying").order_by("id").first()
     moments += [first.at] if first else []
-    return max(machine.created_at, run.clock.true(min(moments)))
+    unwanted = [run.clock.true(min(moments))]
+    # What a client was told is on its way out counts from then on, whatever our own rows say of it.
+    promises = [run.promises.get(str(row.session_id)) for row in rows]
+    unwanted += [promise.ended_at for promise in promises if promise and promise.ended_at]
+    return max(machine.created_at, min(unwanted))
 
 
 def _outage(run: Run, start: datetime, end: datetime) -> timedelta:

@@ -126,6 +126,7 @@ class Run:
         headers = {"Authorization": f"Bearer {self.keys[step.consumer]}"}
         if step.key:
             headers["Idempotency-Key"] = step.key
+        self._wished(step)
         for _ in range(tries):
             try:
                 response = self.service.request(step.method, step.path, step.body, headers)
@@ -138,6 +139,12 @@ class Run:
             return self._heard(step, response)
         raise AssertionError(f"{step.method} {step.path} was never answered")
 
+    def _wished(self, step: Ask) -> None:
+        """From here on an end is what the client wants, whenever it is answered."""
+        if step.method == "DELETE" or step.path.endswith("/done"):
+            promise = self.promises[step.path.split("/")[4]]
+            promise.ended_at = promise.ended_at or self.clock.instant
+
     def _heard(self, step: Ask, response: Any) -> tuple[int, Any]:
         if response.status_code >= 500 or (response.status_code in (400, 401, 403, 422) and not step.may_be_refused):
             raise AssertionError(f"{step.method} {step.path} was answered {response.status_code}: {response.content!r}")
@@ -147,9 +154,6 @@ class Run:
             self.promises.setdefault(session["id"], Promise(session["id"], session["reservation_hours"]))
         elif step.path.endswith("/extend") and response.status_code == 200:
             self.promises[answer["session"]["id"]].hours = answer["session"]["reservation_hours"]
-        elif step.method == "DELETE" or step.path.endswith("/done"):
-            promise = self.promises[step.path.split("/")[4]]
-            promise.ended_at = promise.ended_at or self.clock.instant
         return response.status_code, answer
 
     def _until(self, step: Until) -> str:

@@ -64,7 +64,7 @@ def plain_life_at_tensordock() -> Story:
     yield from end(session)
 
 
-@scenario()
+@scenario(main=True)
 def expiry() -> Story:
     session = yield from rent(hours=0.03)
     yield Until(session, ("stopped", "failed"))
@@ -113,6 +113,12 @@ def deleted_twice() -> Story:
     yield from end(session, how="delete")
 
 
+def _none_outlived_the_maximum(run: Run) -> None:
+    for machine in run.world.machines.values():
+        lived = machine.destroyed_at - machine.created_at
+        assert lived < timedelta(minutes=3 + 1), f"{machine.id} lived for {lived}"
+
+
 @scenario(HARD_MAX=timedelta(minutes=3))
 def hard_maximum_in_spite_of_extensions() -> Story:
     session = yield from rent(hours=0.03)
@@ -120,6 +126,7 @@ def hard_maximum_in_spite_of_extensions() -> Story:
         yield Ask("POST", f"/api/v1/sessions/{session}/extend", {"additional_hours": 0.01}, may_be_refused=True)
         yield Sleep(20)
     yield Until(session, ("stopped", "failed"))
+    yield Do(_none_outlived_the_maximum)
 
 
 def _idle(run: Run) -> None:

@@ -199,7 +199,7 @@ class Service:
             self._drain()
             if not made and self.down_until is None and not self._can_go_on():
                 self.stage.clock.instant = self.next_moment()  # The worker of this request is paused.
-                self._wake_up()
+                self.settle()
         if not made:
             raise ConnectionLost
         return made[0]
