@@ -1,7 +1,7 @@
 """The kit as a pytest class: subclass it, name your scene, run pytest.
 
-    class TestAttic(Conformance):
-        scene = AtticScene
+class TestAttic(Conformance):
+    scene = AtticScene
 """
 
 from __future__ import annotations

@@ -202,25 +202,33 @@ def echo(status: int) -> Fault:
 _JUNK: tuple[Any, ...] = (None, True, "", {}, {"x": 1})
 
 
-def twists(answer: Any, *, depth: int = 3) -> Iterator[tuple[str, Any]]:
+def twists(answer: Response) -> Iterator[tuple[str, Response]]:
     """The same answer with one thing wrong: a member is missing, or has another type. Each with what was done."""
+    try:
+        body = json.loads(answer.body)
+    except ValueError:
+        return  # no JSON, so there are no members
+    for what, wrong in _twisted(body, depth=3):
+        yield what, Response(answer.status, answer.headers, json.dumps(wrong).encode())
+
+
+def _twisted(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     for junk in _JUNK:
-        if type(junk) is not type(answer):
-            yield f"{json.dumps(junk)}", junk
-    if isinstance(answer, dict) and depth:
-        for name, value in answer.items():
-            yield f"no {name}", {key: each for key, each in answer.items() if key != name}
-            for what, wrong in twists(value, depth=depth - 1):
-                yield f"{name}: {what}", {**answer, name: wrong}
-    if isinstance(answer, list) and answer and depth:
-        for what, wrong in twists(answer[0], depth=depth - 1):
-            yield f"[0] {what}", [wrong, *answer[1:]]
+        if type(junk) is not type(value):
+            yield json.dumps(junk), junk
+    if isinstance(value, dict) and depth:
+        for name, member in value.items():
+            yield f"no {name}", {key: each for key, each in value.items() if key != name}
+            for what, wrong in _twisted(member, depth - 1):
+                yield f"{name}: {what}", {**value, name: wrong}
+    if isinstance(value, list) and value and depth:
+        for what, wrong in _twisted(value[0], depth - 1):
+            yield f"[0] {what}", [wrong, *value[1:]]
 
 
-def saying(body: Any, *, status: int = 200) -> Fault:
-    """The service does what it was asked, and this is heard instead of its answer."""
-    told = json.dumps(body).encode()
-    return Fault("another answer", _but(lambda answer: Response(status, answer.headers, told)), done=True)
+def saying(answer: Response) -> Fault:
+    """The service does what it was asked, and this is heard of it."""
+    return Fault("another answer", _but(lambda right: answer), done=True)
 
 
 def instead(answer: Response) -> Fault:

@@ -94,6 +94,15 @@ class Stage:
         ask()
         return len(self.line.sent) - before
 
+    def sends_one(self, ask: Callable[[], object]) -> None:
+        """Fails if it is not exactly one request that is sent, also where it raises."""
+        before = len(self.line.sent)
+        try:
+            ask()
+        finally:
+            sent = len(self.line.sent) - before
+            assert sent == 1, f"{sent} requests, where one is promised"
+
     def answers_to(self, ask: Callable[[], object]) -> list[Response]:
         """What the service says while that is asked."""
         answers: list[Response] = []

@@ -7,9 +7,7 @@ import pytest
 from providers import tag
 from providers.base import NotUnderstood, ProviderError, Refusal, Refused, Unavailable
 from providers.conformance.line import DONE_UNHEARD, NOTHING_DONE, TOO_MANY, Fault, instead, twists
-from providers.conformance.promises.menu import parsed_plainly
 from providers.conformance.stage import DEPLOYMENT, TAG_KEY, Stage
-from providers.sandbox.wire import reply
 
 
 class Creates:
@@ -34,7 +32,7 @@ class Creates:
     ) -> None:
         spec = stage.spec()
         with stage.line.broken(fault), pytest.raises((Unavailable, NotUnderstood)):
-            _once(stage, lambda: stage.provider.create(spec))
+            stage.sends_one(lambda: stage.provider.create(spec))
         assert list(stage.listed().values()) == [spec.label]
 
     @pytest.mark.parametrize("fault", NOTHING_DONE, ids=lambda fault: fault.name)
@@ -43,13 +41,13 @@ class Creates:
     ) -> None:
         spec = stage.spec()
         with stage.line.broken(fault), pytest.raises((Unavailable, NotUnderstood)):
-            _once(stage, lambda: stage.provider.create(spec))
+            stage.sends_one(lambda: stage.provider.create(spec))
         assert stage.listed() == {}
 
     def test_a_create_among_too_many_requests_is_sent_once(self, stage: Stage) -> None:
         spec = stage.spec()
         with stage.line.broken(TOO_MANY), pytest.raises((Unavailable, NotUnderstood, Refused)) as limited:
-            _once(stage, lambda: stage.provider.create(spec))
+            stage.sends_one(lambda: stage.provider.create(spec))
         if isinstance(limited.value, Refused):
             assert limited.value.why is Refusal.BUSY
 
@@ -57,8 +55,8 @@ class Creates:
         spec = stage.spec()
         made: list[str] = []
         (yes,) = stage.answers_to(lambda: made.append(stage.provider.create(spec)))
-        for what, body in twists(parsed_plainly(yes.body)):
-            with stage.line.broken(instead(reply(yes.status, body))):
+        for what, wrong in twists(yes):
+            with stage.line.broken(instead(wrong)):
                 try:
                     assert stage.provider.create(spec) == made[0], f"an id that was not told, from {what}"
                 except Refused as refused:
@@ -70,7 +68,7 @@ class Creates:
         spec = stage.spec()
         stage.scene.trouble(refusal)
         with pytest.raises(Refused) as refused:
-            _once(stage, lambda: stage.provider.create(spec))
+            stage.sends_one(lambda: stage.provider.create(spec))
         assert refused.value.machine_id is None
         assert refused.value.why is stage.scene.refusals[refusal]
         assert stage.listed() == {}
@@ -79,7 +77,7 @@ class Creates:
         spec = stage.spec()
         stage.scene.trouble(refusal_that_made)
         with pytest.raises(Refused) as refused:
-            _once(stage, lambda: stage.provider.create(spec))
+            stage.sends_one(lambda: stage.provider.create(spec))
         assert refused.value.machine_id is not None
         assert stage.listed() == {refused.value.machine_id: spec.label}
 
@@ -91,11 +89,3 @@ class Creates:
             stage.provider.create(spec)
         assert len(stage.line.sent) - before <= 1
         assert stage.listed() == {}
-
-
-def _once(stage: Stage, ask: object) -> None:
-    before = len(stage.line.sent)
-    try:
-        ask()  # type: ignore[operator]
-    finally:
-        assert len(stage.line.sent) - before == 1, "not exactly one request"

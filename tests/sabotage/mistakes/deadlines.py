@@ -42,7 +42,7 @@ def the_hard_maximum_bounds_one_extension_only() -> None:
     around(controller, "extend", extend)
 
 
-@mistake("tests/sessions/test_life.py::test_extension_moves_the_deadline_of_the_machine_too")
+@mistake("tests/sessions/test_life.py::test_extension_moves_the_deadline_of_the_machine_too", "lives extension")
 def an_extension_forgets_the_machine() -> None:
     """The session lasts longer and its machine does not."""
 

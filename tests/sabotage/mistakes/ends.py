@@ -16,7 +16,7 @@ LIFECYCLE = "tests/sessions/test_lifecycle.py::"
 ENGINE = "tests/sessions/test_engine.py::"
 
 
-@mistake(ENGINE + "test_a_destroy_that_failed_forgets_nothing")
+@mistake(ENGINE + "test_a_destroy_that_failed_forgets_nothing", "lives plain_life --fault 'a destroy answered 500'")
 def a_failed_destroy_erases_the_id() -> None:
     """After a destroy that failed nobody knows which machine it was."""
 
@@ -46,13 +46,13 @@ def giving_up_after_five_asks() -> None:
     around(lifecycle, "_next_ask", lambda right, facts: right(facts) if facts.asks < 5 else None)
 
 
-@mistake(LIFE + "test_deletes_without_effect_are_asked_for_again_until_it_is_gone", "lives a_delete_without_effect")
+@mistake(LIFE + "test_deletes_without_effect_are_asked_for_again_until_it_is_gone")
 def a_destroy_is_asked_for_once() -> None:
     """What was asked for once is never asked for again."""
     around(lifecycle, "_next_ask", lambda right, facts: right(facts) if facts.asked_at is None else None)
 
 
-@mistake(LIFE + "test_a_plain_life")
+@mistake(LIFE + "test_a_plain_life", "lives plain_life")
 def stopping_is_taken_for_done() -> None:
     """A session that says `stopping` is answered for without anything being asked of its machine."""
     around(controller, "end_instances", lambda right, session, reason, now: None)
@@ -70,7 +70,7 @@ def a_verification_overwrites_the_end() -> None:
     around(controller, "move", move)
 
 
-@mistake(LIFE + "test_a_machine_that_comes_back_is_destroyed_again")
+@mistake(LIFE + "test_a_machine_that_comes_back_is_destroyed_again", "lives a_machine_that_comes_back")
 def what_was_gone_stays_gone() -> None:
     """A machine that was proven gone is not looked for again."""
     around(controller, "resurrect", lambda right, row, now: False)

@@ -65,7 +65,7 @@ def a_partial_page_is_a_listing() -> None:
     around(VastAI, "_pages", pages)
 
 
-@mistake(EITHER + "test_a_machine_that_stopped_by_itself_exists_and_is_down")
+@mistake(EITHER + "test_a_machine_that_stopped_by_itself_exists_and_is_down", "lives a_machine_that_stops")
 def not_running_is_read_as_destroyed() -> None:
     """The adapters show no machine that is down."""
 
