@@ -104,7 +104,7 @@ def _everything(stage: Stage, machine_id: str) -> None:
     spec_or_none: list[Any] = []
     with contextlib.suppress(ProviderError):
         spec_or_none.append(stage.spec())
-    asks: list[Callable[[], object]] = [lambda spec=spec: stage.provider.create(spec) for spec in spec_or_none]
+    asks: list[Callable[[], object]] = [lambda spec=spec: stage.provider.create(spec) for spec in spec_or_none]  # type: ignore[misc]
     for ask in asks:
         with contextlib.suppress(ProviderError):
             ask()
