@@ -135,7 +135,7 @@ class TensorDock:
     def machines(self) -> Sequence[Machine]:
         """Every listed machine. A row whose status says that it is deleted is no machine and is left out."""
         rows = rows_of(self._understood("list", "/instances").body)
-        ids = [str(row.get("id") or "") for row in rows]
+        ids = [id_of(row) for row in rows]
         if not all(ids) or len(set(ids)) != len(ids):
             raise NotUnderstood("TensorDock's list of instances has a row without an id, or one id twice")
         return [self._named(row) for row in rows if not is_gone(row)]
@@ -174,8 +174,8 @@ class TensorDock:
         answer = self._once("create", "POST", "/instances", "/instances", body)
         failure = failure_of(answer)
         if failure is None:
-            made = str(row_of(answer.body).get("id") or "")
-            if not _ID.fullmatch(made):
+            made = id_of(row_of(answer.body))
+            if not made:
                 raise NotUnderstood("TensorDock answered a create with success, but without an id")
             return made
         raise self._create_failed(answer, failure, spec, location, image)
@@ -224,7 +224,7 @@ class TensorDock:
 
     def account(self) -> Account:
         """The listing is the one read that is known to need the token; whose it is, nothing tells."""
-        self._understood("account", "/instances")
+        rows_of(self._understood("account", "/instances").body)  # A page of a proxy is no sign that the token works.
         return Account(id="", balance=self._balance())
 
     def _balance(self) -> int | None:
@@ -416,6 +416,12 @@ def rows_of(body: Any) -> list[dict[str, Any]]:
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
             return [_flat(row) for row in rows]
     raise NotUnderstood("TensorDock's list of instances has a form that is not known")
+
+
+def id_of(row: Mapping[str, Any]) -> str:
+    """ "" if there is none, or if what is there can't be one."""
+    told = row.get("id")
+    return told if isinstance(told, str) and _ID.fullmatch(told) else ""
 
 
 def row_of(body: Any) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from providers import tag
 from providers.base import LaunchSpec, Machine, Provider, Quote
-from providers.conformance.line import Line, heard
+from providers.conformance.line import Line, heard, twists
 from providers.conformance.scene import Scene
 from providers.sandbox.wire import Response
 
@@ -72,8 +72,8 @@ class Stage:
 
     def fill(self) -> dict[str, str]:
         """As many machines as make a listing of several pages: id to label."""
-        specs = [self.spec(f"gs-kit-machine-{number:03}") for number in range(self.scene.many)]
-        return {self.provider.create(replace(spec, quote_id=self.quote().provider_id)): spec.label for spec in specs}
+        labels = [f"gs-kit-machine-{number:03}" for number in range(self.scene.many)]
+        return {self.create(label): label for label in labels}
 
     def listed(self) -> dict[str, str | None]:
         """Id to label; fails if an id is listed twice."""
@@ -109,6 +109,16 @@ class Stage:
         with self.line.broken(heard(answers)):
             ask()
         return answers
+
+    def twisted(self, ask: Callable[[], object]) -> Iterator[tuple[str, Response, int]]:
+        """What the service says while that is asked, with one thing wrong; and the number of the request.
+
+        Of the first answer and the last: the ones between are alike, and the last says that it is the last.
+        """
+        answers = self.answers_to(ask)
+        for number in sorted({0, len(answers) - 1}):
+            for what, wrong in twists(answers[number]):
+                yield f"answer {number} with {what}", wrong, number
 
 
 # --- Verbs ----------------------------------------------------------------------------------------------

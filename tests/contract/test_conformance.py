@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from decimal import Decimal
 
-import pytest
-
 from providers.base import Quote, Refusal
 from providers.conformance import Request, Response, Scene
 from providers.conformance.kit import Conformance
@@ -17,9 +15,6 @@ from providers.vastai import VastAI
 from providers.vastai.rows import HOURS_PER_MONTH
 from tests.contract.scene import TOKENS
 
-# Both adapters together take minutes; `make test ARGS="-m long"`.
-pytestmark = pytest.mark.long
-
 
 class SandboxScene(Scene):
     """The sandbox's world as the service; its weather as the troubles."""
@@ -27,7 +22,7 @@ class SandboxScene(Scene):
     weather: dict[str, tuple[str, object]]
 
     def __init__(self) -> None:
-        self.world = World(chance=random.Random(7), boot="instant", offers=240)
+        self.world = World(chance=random.Random(7), boot="instant", offers=100)
 
     def handle(self, request: Request) -> Response:
         return self.world.handle(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from providers.base import NotUnderstood, ProviderError, Unavailable
-from providers.conformance.line import DONE_UNHEARD, NOTHING_DONE, TOO_MANY, Fault, saying, twists
+from providers.conformance.line import DONE_UNHEARD, NOTHING_DONE, TOO_MANY, Fault, saying
 from providers.conformance.stage import Stage
 
 
@@ -38,10 +38,9 @@ class Listings:
     def test_a_listing_with_a_broken_member_is_whole_or_none(self, stage: Stage) -> None:
         stage.fill()
         whole = set(stage.listed())
-        for number, answer in enumerate(stage.answers_to(stage.provider.machines)):
-            for what, wrong in twists(answer):
-                with stage.line.broken(saying(wrong), only=number):
-                    assert _ids_or_none(stage) in (whole, None), f"answer {number} of the listing with {what}"
+        for what, wrong, number in stage.twisted(stage.provider.machines):
+            with stage.line.broken(saying(wrong), only=number):
+                assert _ids_or_none(stage) in (whole, None), what
 
     def test_a_listing_that_the_service_cut_short_is_none(self, stage: Stage, short_listing: str) -> None:
         stage.fill()

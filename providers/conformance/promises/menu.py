@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from providers.base import ProviderError, Quote
-from providers.conformance.line import DONE_UNHEARD, NOTHING_DONE, Fault, saying, twists
+from providers.conformance.line import DONE_UNHEARD, NOTHING_DONE, Fault, saying
 from providers.conformance.stage import Stage
 
 
@@ -39,15 +39,14 @@ class Menu:
                 assert _ids_or_none(stage) in (whole, None), f"the menu failed from request {number} on"
 
     def test_a_menu_with_a_broken_member_raises_or_can_be_read(self, stage: Stage) -> None:
-        for number, answer in enumerate(stage.answers_to(lambda: _ids(stage))):
-            for what, wrong in twists(answer):
-                with stage.line.broken(saying(wrong), only=number):
-                    try:
-                        quotes = stage.provider.quotes(disk_gb=stage.disk_gb)
-                    except ProviderError:
-                        continue
-                assert quotes, f"an empty menu, from an answer with {what}"
-                _check(quotes)
+        for what, wrong, number in stage.twisted(lambda: _ids(stage)):
+            with stage.line.broken(saying(wrong), only=number):
+                try:
+                    quotes = stage.provider.quotes(disk_gb=stage.disk_gb)
+                except ProviderError:
+                    continue
+            assert quotes, f"an empty menu, from {what}"
+            _check(quotes)
 
 
 def _ids(stage: Stage) -> list[str]:
