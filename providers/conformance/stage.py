@@ -39,6 +39,7 @@ class Stage:
     def __init__(self, scene: Scene, clock: StageClock) -> None:
         self.scene, self.clock = scene, clock
         self.line = Line(scene)
+        self._menu: list[Quote] = []  # what is left of it
         self.provider = self.adapter(scene.key)
 
     def adapter(self, key: str) -> Provider:
@@ -54,11 +55,14 @@ class Stage:
         return -(-least // step) * step
 
     def quote(self) -> Quote:
-        quotes = self.provider.quotes(disk_gb=self.disk_gb)
-        return min((quote for quote in quotes if quote.available), key=lambda quote: (quote.gpu_count, quote.rates.gpu))
+        """The next of the menu, the smallest and cheapest first. The menu is read once for as long as it lasts."""
+        if not self._menu:
+            quotes = [quote for quote in self.provider.quotes(disk_gb=self.disk_gb) if quote.available]
+            self._menu = sorted(quotes, key=lambda quote: (quote.gpu_count, quote.rates.gpu))
+        return self._menu.pop(0)
 
-    def spec(self, label: str = "", **changed: Any) -> LaunchSpec:
-        quote = self.quote()
+    def spec(self, label: str = "", quote: Quote | None = None, **changed: Any) -> LaunchSpec:
+        quote = quote or self.quote()
         deadline = self.clock.now() + timedelta(hours=2)
         spec = LaunchSpec(
             label=label or tag.mint(DEPLOYMENT, deadline, TAG_KEY), quote_id=quote.provider_id,

@@ -68,7 +68,7 @@ class Manners:
 
     def test_a_machine_s_price_is_the_quote_s_where_it_is_told(self, stage: Stage) -> None:
         quote = stage.quote()
-        price = stage.look(stage.create()).price
+        price = stage.look(stage.provider.create(stage.spec(quote=quote))).price
         if price is not None:
             assert price.total == stage.scene.price_of(quote, stage.disk_gb)
 
