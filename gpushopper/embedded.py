@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,12 @@ def few_heaps() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
+# Python lets a busy thread run on for 5 ms before another that waits gets its turn, and each answer of the database
+# makes a thread wait for one. With a dozen threads at the same rows, 200 machines to be destroyed at once were asked
+# for within 6.0 s (95 in 100) as it comes, and within 5.0 s so.
+HAND_OVER_AFTER = 0.0005  # seconds
+
+
 def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web: None) -> bool:
     """Run until `stop` is set, then end in order: no new requests, then no new work.
 
@@ -91,6 +98,7 @@ def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web:
         CannotStart: before anything was begun.
     """
     few_heaps()
+    sys.setswitchinterval(HAND_OVER_AFTER)
     at_work = threading.Event()
     with ExitStack() as running:
         running.enter_context(only_one())

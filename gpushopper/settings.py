@@ -28,6 +28,7 @@ _database_path = env.text("DATABASE_PATH") or str(DATA_DIR / "gpu-shopper.db")
 DATABASES = {"default": environ.Env.db_url_config(_database_url or f"sqlite:///{Path(_database_path).absolute()}")}
 _database = DATABASES["default"]
 if _database["ENGINE"].endswith("sqlite3"):
+    _database["ENGINE"] = "gpushopper.sqlite"
     _database["CONN_MAX_AGE"] = None  # Opening the file anew for each request costs more than most requests.
     _database["OPTIONS"] = {
         # Writers queue up instead of failing: without IMMEDIATE, 6 in 10 contended writes end in
@@ -284,6 +285,8 @@ CELERY_BEAT_SCHEDULE = {
 # Ends have a queue of their own: a worker that serves nothing else takes them, whatever else is going on.
 QUEUES = ("ending", "clock", "living", "listing", "menu", "misc")
 CELERY_TASK_DEFAULT_QUEUE = "misc"
+# Celery opens a connection for each task unless told otherwise. Opening SQLite's file costs more than a step.
+CELERY_DB_REUSE_MAX = 10_000 if EMBEDDED else None
 CELERY_TASK_ROUTES = {
     "sessions.tasks.tick": {"queue": "clock"},
     "inventory.*": {"queue": "menu"},

@@ -26,7 +26,7 @@ from providers.base import PriceParts
 from sessions import lifecycle, outlets, wake
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
-from sessions.rows import count, tell, write
+from sessions.rows import LEASE, count, tell, write
 
 log = logging.getLogger(__name__)
 
@@ -37,30 +37,39 @@ IN_FLIGHT_LOOK = timedelta(seconds=2)
 # --- Moves --------------------------------------------------------------------------------------------------
 
 
-def move(row: Instance, to: State, now: datetime, message: str, **fields: Any) -> bool:
-    """Move an instance along the table, with its event, and wake whoever goes on."""
+def move(row: Instance, to: State, now: datetime, message: str, *, held: bool = False, **fields: Any) -> bool:
+    """Move an instance along the table, with its event, and wake whoever goes on.
+
+    `held`: the step that moves it goes on itself, under a claim that lasts as long as any.
+    """
     if (row.state, to) not in lifecycle.MOVES:
         raise ValueError(f"an instance does not go from {row.state} to {to}")
     before, data = row.state, {}
     if reason := fields.get("end_reason"):
         data["reason"] = reason
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         moved = write(
-            row, state=to, state_since=now, due_at=None if to is State.DESTROYED else now,
-            revision=row.revision + 1, **fields,
+            row, state=to, state_since=now, due_at=_next_look(to, now, held), revision=row.revision + 1, **fields,
         )  # fmt: skip
         if not moved:
             return False
         tell(f"instance_{to}", message, now, instance=row, before=str(before), **data)
+        if not held:
+            wake.instance(row.pk, ending=row.state in (State.DESTROYING, State.DESTROYED))
         _nudge(row, now)
     log.info("instance %s: %s -> %s: %s", row.pk, before, to, message,
              extra={"session_id": str(row.session_id or ""), "instance_id": str(row.pk)})  # fmt: skip
     return True
 
 
+def _next_look(state: State, now: datetime, held: bool) -> datetime | None:
+    if state is State.DESTROYED:
+        return None
+    return now + LEASE if held else now
+
+
 def _nudge(row: Instance, now: datetime) -> None:
-    """Wake the instance, its session, and the eyes on its account."""
-    wake.instance(row.pk, ending=row.state in (State.DESTROYING, State.DESTROYED))
+    """Wake its session, and the eyes on its account."""
     if row.session_id:
         # The revision too: a step of the session under way, which has not seen this move, must not put it to sleep.
         Session.objects.filter(pk=row.session_id).exclude(status__in=lifecycle.OVER).update(
@@ -77,10 +86,10 @@ def look_soon(provider: str, now: datetime) -> None:
     )
 
 
-def end(row: Instance, reason: Reason, now: datetime, note: str = "") -> bool:
+def end(row: Instance, reason: Reason, now: datetime, note: str = "", *, held: bool = False) -> bool:
     message = f"Its end is wished: {reason.replace('_', ' ')}{': ' + note if note else ''}."
     return move(
-        row, State.DESTROYING, now, message,
+        row, State.DESTROYING, now, message, held=held,
         end_reason=row.end_reason or reason, end_note=(row.end_note or note)[:500],
     )  # fmt: skip
 
@@ -115,7 +124,7 @@ def begin(session: Session, now: datetime, *, actor: str = "") -> None:
 
 def wish_end(pk: UUID, reason: Reason, now: datetime, *, actor: str = "", note: str = "") -> bool:
     """Wish the end of a session and of every machine of it. False if that was wished before."""
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         wished = Session.objects.filter(pk=pk, status__in=LIVE).update(
             status=Status.STOPPING, end_reason=reason, end_note=note[:500], wished_at=now, due_at=now,
             waiting_for="", revision=F("revision") + 1,

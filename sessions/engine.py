@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
@@ -19,38 +19,31 @@ from providers import clock, registry
 from sessions import controller, lives, machines, outlets, reconcile, rows, wake
 from sessions.lifecycle import State
 from sessions.models import Account, Heartbeat, Instance, Session
+from sessions.rows import Row
+from sessions.seats import Seats
 
 log = logging.getLogger(__name__)
 
 # A row that has been due for so long was missed by the other engine.
 GUARDIAN_AFTER = timedelta(minutes=1)
 
-# One provider that does not answer holds at most this many of a process's threads; what finds none free
-# stays due and comes again with the next tick.
-PER_PROVIDER = 4
-_seats: dict[str, threading.BoundedSemaphore] = {}
-_seats_lock = threading.Lock()
+# One provider that does not answer holds at most twice as many of a process's threads: machines that are to end
+# do not stand in line behind those that boot.
+PER_PROVIDER = 3
+_seats = Seats(PER_PROVIDER)
 
 
-@contextmanager
-def _seat(provider: str) -> Iterator[bool]:
-    with _seats_lock:
-        seats = _seats.setdefault(provider, threading.BoundedSemaphore(PER_PROVIDER))
-    taken = seats.acquire(blocking=False)
-    try:
-        yield taken
-    finally:
-        if taken:
-            seats.release()
+def forget() -> None:
+    """As a new process begins: it knows of nothing that the one before it was about to do."""
+    _seats.clear()
+    _sent.clear()
 
 
 def step_instance(pk: str) -> None:
-    provider = Instance.objects.filter(pk=pk).values_list("provider", flat=True).first()
-    if provider is None:
-        return
-    with _seat(provider) as taken:
-        if taken:
-            machines.advance_instance(pk)
+    row = Instance.objects.filter(pk=pk).only("provider", "state", "deadline").first()
+    if row is not None:
+        kind = "ending" if _is_ending(row, clock.now()) else "living"
+        _seats.work(f"{kind} at {row.provider}", pk, machines.advance_instance)
 
 
 def step_session(pk: str) -> None:
@@ -74,13 +67,27 @@ def wake_due(name: str) -> int:
     accounts = rows.due(Account, now)
     instances = rows.due_instances(now)
     sessions = rows.due(Session, now)
-    for row in instances:
+    for row in _unsent(instances):
         wake.instance(row.pk, ending=_is_ending(row, now))
     for account in accounts:
         wake.listing(account.provider)
-    for session in sessions:
+    for session in _unsent(sessions):
         wake.session(session.pk)
     return len(accounts) + len(sessions) + len(instances)
+
+
+# A row that has been due since the same moment has its message in the queue. Hundreds at once would get one
+# more with each tick, and the workers would be busy with those; a message that was lost costs so long.
+RESEND_AFTER = 5.0  # seconds
+_sent: dict[tuple[Any, datetime | None], float] = {}
+
+
+def _unsent(due: Sequence[Row]) -> list[Row]:
+    """Those rows for which this process has not just sent a message."""
+    at = clock.monotonic()
+    for known in [known for known, sent in _sent.items() if not 0 <= at - sent < RESEND_AFTER]:
+        del _sent[known]
+    return [row for row in due if _sent.setdefault((row.pk, row.due_at), at) == at]
 
 
 # Work that is not about single rows (alarms, old keys) can wait this long.

@@ -28,14 +28,14 @@ def advance_session(pk: UUID | str) -> bool:
         return False
     instances = list(session.instances.order_by("created_at", "id"))
     action = lifecycle.decide_session(
-        wish_of(session), [attempt_of(row) for row in instances], now, trust.hold_until(now)
+        wish_of(session, instances), [attempt_of(row) for row in instances], now, trust.hold_until(now)
     )
     _PERFORM_SESSION[type(action)](session, action, instances, now)
     return True
 
 
-def wish_of(session: Session) -> lifecycle.Wish:
-    attempts = session.instances.filter(adopted_at=None).count()
+def wish_of(session: Session, instances: list[Instance]) -> lifecycle.Wish:
+    attempts = sum(row.adopted_at is None for row in instances)
     return lifecycle.Wish(
         status=Status(session.status), created_at=session.created_at,
         end_reason=Reason(session.end_reason) if session.end_reason else None,
@@ -96,7 +96,7 @@ def _insert_attempt(session: Session, offer: Offer, now: datetime) -> None:
     private, public = ssh.make_key_pair(f"gpu-shopper-{session.pk.hex[:8]}")
     with transaction.atomic():
         landed = write(
-            session, status=Status.PROVISIONING, revision=session.revision + 1, due_at=expires,
+            session, status=Status.PROVISIONING, revision=session.revision + 1, due_at=lifecycle.own_end(expires),
             started_at=started, expires_at=expires, hard_deadline=hard, waiting_for="",
             provider=offer.provider, offer_id=offer.pk, gpu_type=offer.gpu_type, gpu_count=offer.gpu_count,
             vram_gb=offer.vram_gb, price=parts.total,
@@ -150,7 +150,7 @@ def _hand_over(session: Session, action: lifecycle.HandOver, instances: list[Ins
     row = instances[-1]
     restatus(session, Status.RUNNING, now, "session_running",
               f"Ready: ssh -p {row.ssh_port} {row.ssh_user}@{row.ssh_host}",
-              running_at=now, due_at=session.expires_at)  # fmt: skip
+              running_at=now, due_at=lifecycle.own_end(session.expires_at))  # fmt: skip
 
 
 def _end_session(session: Session, action: lifecycle.EndSession, instances: list[Instance], now: datetime) -> None:

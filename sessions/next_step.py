@@ -48,10 +48,11 @@ def of_instance(row: Instance, now: datetime) -> str:
 
 
 def of_session(session: Session, now: datetime) -> str:
-    attempts = [lives.attempt_of(row) for row in session.instances.order_by("created_at", "id")]
-    action = lifecycle.decide_session(lives.wish_of(session), attempts, now)
+    instances = list(session.instances.order_by("created_at", "id"))
+    attempts = [lives.attempt_of(row) for row in instances]
+    action = lifecycle.decide_session(lives.wish_of(session, instances), attempts, now)
     if isinstance(action, lifecycle.Wait):
-        return _waits(_session_waits_for(session), action.until, now)
+        return _waits(_session_waits_for(session, now), action.until, now)
     sentence = _will(action, session, now)
     return f"{sentence} Held up: {session.waiting_for}." if session.waiting_for else sentence
 
@@ -107,13 +108,13 @@ _WAITS_IN = {
 }
 
 
-def _session_waits_for(session: Session) -> str:
+def _session_waits_for(session: Session, now: datetime) -> str:
     if session.is_over:
         return "Nothing: it is over"
     if session.status == Status.STOPPING:
         return "Waits for the proof that each of its machines is gone"
-    if session.status == Status.RUNNING:
-        return "Runs until its deadline"
+    if session.status == Status.RUNNING and session.expires_at:
+        return f"Runs until {clock_time(session.expires_at, now)}"
     return "Waits for its machine"
 
 

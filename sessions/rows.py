@@ -69,7 +69,7 @@ def tell(
 ) -> Event:
     """Add a line to the timeline, and let everybody hear of it in the same transaction."""
     of_session = session.pk if session else instance.session_id if instance else None
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         event = Event.objects.create(
             at=now,
             kind=kind,

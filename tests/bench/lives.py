@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sessions import lifecycle
 from tests.bench import service
 from tests.bench.figure import Figure, p50, p95
 
@@ -132,9 +133,10 @@ class Bench:
         names = [uuid.UUID(session).hex for session in sessions]
         these = f"({','.join('?' * len(names))})"
         told = "due_at = ?, revision = revision + 1"
+        own = (due + lifecycle.SESSION_AFTER).strftime("%Y-%m-%d %H:%M:%S")
         with sqlite3.connect(self.database, timeout=20) as rows:
             rows.execute(
-                f"UPDATE gpu_sessions_session SET expires_at = ?, {told} WHERE id IN {these}", [at, at, *names]
+                f"UPDATE gpu_sessions_session SET expires_at = ?, {told} WHERE id IN {these}", [at, own, *names]
             )
             rows.execute(
                 f"UPDATE gpu_sessions_instance SET deadline = ?, {told} WHERE session_id IN {these}", [at, at, *names]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +14,10 @@ from rest_framework.test import APIClient
 
 from providers import clock
 from providers.base import SshTarget, Unavailable
-from sessions import controller, engine, lives, machines, reconcile, rows, ssh
-from sessions.lifecycle import Reason, State
+from sessions import controller, engine, lives, machines, reconcile, rows, ssh, wake
+from sessions.lifecycle import Reason, State, Status
 from sessions.models import Instance, Session
+from sessions.seats import Seats
 from tests.fakes import Engine, FakeClock, FakeGuests, FakeProvider
 
 # What never happens has this long to happen; what happens takes no time.
@@ -122,6 +123,62 @@ def test_an_end_wished_during_the_login_outlasts_it(
 
 
 @pytest.mark.django_db
+def test_at_the_deadline_one_step_ends_both_and_asks(
+    alice: APIClient, engine: Engine, virtual: FakeClock, provider: FakeProvider
+) -> None:
+    """Two hundred that end at once are not first all told of and only then asked for."""
+    session = order(alice)
+    engine.run(10)
+    row = Instance.objects.get()
+    virtual.advance((row.deadline - virtual.now()).total_seconds())
+    assert machines.advance_instance(row.pk)
+    assert provider.count("destroy") == 1
+    session.refresh_from_db()
+    assert (session.status, session.end_reason) == (Status.STOPPING, Reason.EXPIRED)
+
+
+@pytest.mark.django_db
+def test_a_late_step_of_the_machine_ends_no_session_that_was_extended_meanwhile(
+    alice: APIClient, engine: Engine, virtual: FakeClock, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read that the time is up; before it writes so, the deadline moves."""
+    session = order(alice)
+    engine.run(10)
+    row = Instance.objects.get()
+    early = virtual.now()
+    virtual.advance((row.deadline - early).total_seconds())
+    plain = machines._end_with_session
+
+    def overtaken(claimed: Any, reason: Any, now: Any) -> None:
+        assert controller.extend(session.pk, timedelta(hours=1), early) is not None
+        plain(claimed, reason, now)
+
+    monkeypatch.setattr(machines, "_end_with_session", overtaken)
+    assert machines.advance_instance(row.pk)
+    session.refresh_from_db()
+    row.refresh_from_db()
+    assert (session.status, row.state, provider.count("destroy")) == (Status.RUNNING, State.RUNNING, 0)
+
+
+@pytest.mark.django_db
+def test_a_message_is_not_sent_again_while_it_is_under_way(virtual: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(wake, "instance", lambda pk, *, ending: sent.append(pk))
+    engine.forget()
+    row = instance()
+    for _ in range(4):
+        engine.wake_due("beat")
+        virtual.advance(1)
+    assert sent == [row.pk]
+    virtual.advance(engine.RESEND_AFTER)
+    engine.wake_due("beat")
+    assert sent == [row.pk] * 2, "it was lost"
+    Instance.objects.update(due_at=virtual.now())
+    engine.wake_due("beat")
+    assert sent == [row.pk] * 3, "it was taken, and is due anew"
+
+
+@pytest.mark.django_db
 def test_a_destroy_that_failed_forgets_nothing(alice: APIClient, engine: Engine, provider: FakeProvider) -> None:
     """Not even when the label is lost meanwhile, so that the id is all that leads to the machine."""
     session = order(alice)
@@ -202,11 +259,28 @@ def test_a_provider_that_never_answers_holds_up_no_other(
     assert begun == ["silent", "other", "other"]
 
 
-def test_a_provider_that_never_answers_holds_four_threads_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_seats", {})
-    with ExitStack() as seats:
-        taken = [seats.enter_context(engine._seat("silent")) for _ in range(6)]
-        assert taken == [True] * 4 + [False] * 2
-        assert seats.enter_context(engine._seat("other"))
-    with engine._seat("silent") as again:
-        assert again
+def test_a_provider_that_never_answers_holds_a_few_threads_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_seats", fresh := Seats(engine._seats.count))
+    answers, stuck, left = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+    done: list[str] = []
+
+    def never_answers(item: str) -> None:
+        stuck.release()
+        assert answers.wait(WITHIN)
+        done.append(item)
+
+    def come(item: str) -> None:
+        fresh.work("silent", item, never_answers)
+        left.release()
+
+    workers = [in_a_thread(partial(come, str(number))) for number in range(6)]
+    try:
+        assert all(stuck.acquire(timeout=WITHIN) for _ in range(3))
+        assert all(left.acquire(timeout=WITHIN) for _ in range(3)), "who finds no seat leaves its work and goes"
+        fresh.work("other", "x", done.append)
+        assert done == ["x"]
+    finally:
+        answers.set()
+        for worker in workers:
+            worker.join(WITHIN)
+    assert sorted(done) == ["0", "1", "2", "3", "4", "5", "x"], "what was left is done by those who sat"

@@ -178,7 +178,7 @@ class Service:
     def _start(self) -> None:
         self.down_until = None
         self._costs_at = None
-        engine._seats.clear()
+        engine.forget()
         structlog.contextvars.clear_contextvars()
         self.stage.start_process()
 
