@@ -163,7 +163,9 @@ def _by_type(data: dict[str, Any], consumer: str, now: datetime) -> tuple[Offer,
     """The cheapest fitting offer, its disk counted in."""
     found = list(_fitting(data, consumer, now))
     if not found:
-        raise conflict("no_offer", f"No offer on the menu fits now: {', '.join(data['gpu_type'])} within the given bounds.")
+        raise conflict(
+            "no_offer", f"No offer on the menu fits now: {', '.join(data['gpu_type'])} within the given bounds."
+        )
     return min(found, key=lambda pair: (_price(*pair), pair[0].pk))
 
 
