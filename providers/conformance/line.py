@@ -110,10 +110,10 @@ class Line(BaseAdapter):
 
 @dataclass(eq=False)
 class Stream(io.RawIOBase):
-    """`pieces` pieces of a body, each after some seconds."""
+    """A body of `size` bytes, all blanks; at most `piece` of them at a time, each time after some seconds."""
 
-    piece: bytes
-    pieces: int
+    size: int
+    piece: int
     seconds: float = 0.0
     given: int = field(default=0, init=False)  # bytes
 
@@ -121,14 +121,12 @@ class Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self.pieces == 0:
-            return 0
-        self.pieces -= 1
-        clock.sleep(self.seconds)
-        size = min(len(self.piece), len(buffer))
-        buffer[:size] = self.piece[:size]
-        self.given += size
-        return size
+        some = min(self.piece, len(buffer), self.size - self.given)
+        if some:
+            clock.sleep(self.seconds)
+            buffer[:some] = b" " * some
+            self.given += some
+        return some
 
 
 # --- What can happen to any call -------------------------------------------------------------------------
@@ -180,9 +178,9 @@ DONE_UNHEARD = (
     Fault("500 after it was done", _but(lambda answer: _page(500)), done=True),
     Fault("an empty answer", _but(lambda answer: Response(200, answer.headers)), done=True),
     Fault("half an answer", _but(_half), done=True),
-    Fault("an answer that drips", _but(lambda answer: answer), True, lambda: Stream(b" ", 600, seconds=10)),
+    Fault("an answer that drips", _but(lambda answer: answer), True, lambda: Stream(600, piece=1, seconds=10)),
 )
-ENDLESS = Fault("an answer without end", _but(lambda answer: answer), True, lambda: Stream(b" " * 2**16, 2**11))
+ENDLESS = Fault("an answer without end", _but(lambda answer: answer), True, lambda: Stream(2**27, piece=2**16))
 TOO_MANY = Fault("429", lambda request, go: Response(429, {"Retry-After": "7"}, b"Too many requests"))
 
 

@@ -55,6 +55,17 @@ class Manners:
         assert stage.line.streams
         assert all(stream.given <= LARGEST_BODY for stream in stage.line.streams)
 
+    def test_another_process_with_the_same_key_rents_sees_and_ends(self, stage: Stage) -> None:
+        """Nothing is remembered that a process which has just begun would lack."""
+        machine_id, spec = stage.create(), stage.spec()
+        stage.provider = stage.adapter(stage.scene.key)
+        other = stage.provider.create(spec)
+        assert set(stage.listed()) == {machine_id, other}
+        stage.provider = stage.adapter(stage.scene.key)
+        stage.provider.destroy(machine_id)
+        assert stage.provider.machine(machine_id) is None
+        assert set(stage.listed()) == {other}
+
     def test_an_account_is_told_in_whole_micro_dollars(self, stage: Stage) -> None:
         account = stage.provider.account()
         assert isinstance(account, Account)
@@ -76,6 +87,14 @@ class Manners:
         machine_id = _claiming(stage, "can_relabel").create()
         stage.sends_one(lambda: stage.provider.relabel(machine_id, "gs-kit-renamed"))
         assert stage.look(machine_id).label == "gs-kit-renamed"
+
+    @pytest.mark.parametrize("fault", [*NOTHING_DONE, *DONE_UNHEARD], ids=lambda fault: fault.name)
+    def test_a_new_label_and_a_key_are_sent_once_whatever_comes_of_it(self, stage: Stage, fault: Fault) -> None:
+        machine_id = stage.create()
+        for verb in ("relabel", "attach_key"):
+            if ask := verbs(stage, CHANGES).get(verb):
+                with stage.line.broken(fault), contextlib.suppress(ProviderError):
+                    stage.sends_one(lambda ask=ask: ask(stage, machine_id))  # type: ignore[misc]
 
     def test_a_key_may_be_added_twice(self, stage: Stage) -> None:
         machine_id = stage.create()
