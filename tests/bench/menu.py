@@ -53,8 +53,10 @@ def _asked(port: int, key: str) -> list[float]:
 @contextmanager
 def served() -> Iterator[int]:
     """The web application as the embedded service serves it."""
+    from gpushopper import embedded
     from gpushopper.wsgi import application
 
+    sys.setswitchinterval(embedded.HAND_OVER_AFTER)
     server = create_server(application, host="127.0.0.1", port=0, threads=8)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
