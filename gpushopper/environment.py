@@ -117,12 +117,22 @@ class Environment:
 
 
 def dotenv(path: Path) -> dict[str, str]:
-    """The `NAME=value` lines of a file; the environment itself goes before them. {} without the file."""
+    """The `NAME=value` lines of a file, read as Docker Compose does; {} without the file.
+
+    The environment itself goes before them.
+    """
     if not path.is_file():
         return {}
     lines = (line.strip().removeprefix("export ") for line in path.read_text().splitlines())
     pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
-    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+    return {name.strip(): _value(text.strip()) for name, _, text in pairs}
+
+
+def _value(text: str) -> str:
+    """In quotes as it stands; else up to a blank and a `#`, from where on it is a comment."""
+    if text[:1] in ("'", '"'):
+        return text[1:].partition(text[0])[0]
+    return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()
 
 
 def load(base: Path) -> Environment:

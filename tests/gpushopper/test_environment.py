@@ -75,6 +75,18 @@ def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
     assert dotenv(tmp_path / "absent") == {}
 
 
+def test_what_follows_a_value_in_a_dotenv_file_is_a_comment(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("A=30s  # why\nB=     # nothing\nC=a#b\nD='x # y' # z\nE=\n")
+    assert dotenv(tmp_path / ".env") == {"A": "30s", "B": "", "C": "a#b", "D": "x # y", "E": ""}
+
+
+def test_every_line_of_the_example_may_be_taken_as_it_stands(tmp_path: Path) -> None:
+    example = (BASE / ".env.example").read_text()
+    (tmp_path / ".env").write_text(re.sub(r"^#(?=[A-Z][A-Z0-9_]*=)", "", example, flags=re.MULTILINE))
+    values = dotenv(tmp_path / ".env") | {"DATA_DIR": str(tmp_path)}
+    assert checked(**values).returncode == 0
+
+
 # --- Every setting of the list, through the real settings in a process of its own -----------------------------
 
 # name: (what a person writes, the setting it becomes, the value it has then, something that is refused or None)
