@@ -64,7 +64,7 @@ else:
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 _BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "memory")
-CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", *_BROKERS) or env.url("REDIS_URL", *_BROKERS) or "memory://"
+CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", *_BROKERS) or env.url("REDIS_URL", *_BROKERS) or "memory://localhost/"
 EMBEDDED = CELERY_BROKER_URL.startswith("memory:")  # everything in one process
 PRODUCTION = not EMBEDDED
 
