@@ -20,6 +20,7 @@ from providers.tag import Ownership
 from sessions import outlets
 from sessions.lifecycle import MOVES, OVER, Reason, State, Status
 from sessions.models import Event, Instance, Session
+from sessions.rows import LEASE
 
 if TYPE_CHECKING:
     from tests.simulation.run import Run
@@ -264,11 +265,12 @@ LOOKS = timedelta(seconds=10)
 def _unseen(run: Run, rows: list[Instance]) -> int:
     """What may be billed otherwise than counted, in micro-dollars: what happened while nobody could look.
 
-    An end that nobody asked for is seen by the next listing at rest; an outage, or a dead service, sees nothing.
+    An end that nobody asked for is seen by the next listing at rest; an outage, or a dead service, sees nothing, nor
+    does anybody else for as long as a worker that stopped holds its claim.
     """
     rate = sum(row.price for row in rows)
     downs = sum((until - since for since, until in run.service.downs), timedelta(0))
-    blind = LOOKS + downs + (3 * CLOCK_SLACK if run.clock.skew else timedelta(0))
+    blind = LOOKS + downs + run.service.pauses * LEASE + (3 * CLOCK_SLACK if run.clock.skew else timedelta(0))
     blind += sum((until - since for since, until in run.outages), timedelta(0))
     if any(row.end_reason in UNASKED or (row.asks and run.fault) for row in rows):
         blind += settings.RECONCILIATION_INTERVAL * 2

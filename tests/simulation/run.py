@@ -41,7 +41,7 @@ BOOT = "demo"
 # After the last client has what it wanted, the service gets this long to come to rest.
 REST_WITHIN = timedelta(hours=3)
 # And then nothing may turn up any more: late arrivals need a few listings to be found.
-WATCH = timedelta(minutes=6)
+WATCH = timedelta(minutes=4)
 
 
 @dataclass
