@@ -1,3 +1,3 @@
-"""Operators' pages about money."""
+"""Operators' pages about money; Django looks for them here."""
 
-from costs import admin_budgets  # noqa: F401 - Django looks for pages here
+from costs import admin_bills, admin_budgets, admin_spending  # noqa: F401

@@ -12,6 +12,7 @@ from unfold.decorators import action, display
 from costs import budgets, webhooks
 from costs.models import Alert, Budget, Delivery, DeliveryAttempt, Endpoint, Mail
 from providers import clock
+from providers.money import dollars
 from rest.admin import ReadOnly, ReadOnlyInline, counted
 
 STATE_COLOURS = {"delivered": "success", "waiting": "info", "given up": "danger", "disabled": "danger"}
@@ -27,11 +28,11 @@ class Alerts(ReadOnlyInline):
 
     @display(description="limit")
     def of_limit(self, alert: Alert) -> str:
-        return f"${budgets.dollars(alert.limit)}"
+        return dollars(alert.limit)
 
     @display(description="spent")
     def was_spent(self, alert: Alert) -> str:
-        return f"${budgets.dollars(alert.spent)}"
+        return dollars(alert.spent)
 
 
 @admin.register(Budget)
@@ -52,7 +53,7 @@ class BudgetAdmin(ReadOnly):
 
     @display(description="limit", ordering="limit")
     def shown_limit(self, budget: Budget) -> str:
-        return f"${budgets.dollars(budget.limit)}"
+        return dollars(budget.limit)
 
     @display(description="thresholds")
     def percents(self, budget: Budget) -> str:
@@ -62,7 +63,7 @@ class BudgetAdmin(ReadOnly):
     def standing(self, budget: Budget) -> str:
         room = budgets.stands(budget)
         parts = (room.spent, "spent"), (room.reserved, "reserved"), (room.remaining, "left")
-        return ", ".join(f"${budgets.dollars(amount)} {word}" for amount, word in parts)
+        return ", ".join(f"{dollars(amount)} {word}" for amount, word in parts)
 
     @display(description="right now")
     def says(self, budget: Budget) -> str:

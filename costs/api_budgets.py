@@ -18,6 +18,7 @@ from rest_framework.response import Response
 from costs import budgeting, budgets, webhooks
 from costs.api_webhooks import checked_url
 from costs.budgeting import WHOLE, OnLimit, Period
+from costs.budgets import Outlook
 from costs.models import Budget, Endpoint
 from costs.models.budgets import default_thresholds
 from providers import clock
@@ -27,7 +28,6 @@ from rest.doors import Door
 from rest.errors import bad_field, conflict, not_found
 from rest.params import Paged, Strict, check_body
 from sessions import shapes
-from sessions.models import Session
 
 MOST_USD = 1_000_000_000
 MOST_THRESHOLDS = 10
@@ -215,12 +215,11 @@ def _set_endpoint(request: Request, budget: Budget, url: str, now: datetime) -> 
 
 
 def budgets_json(request: Request, page: list[Budget], now: datetime) -> list[dict[str, Any]]:
-    sessions = {name: budgets.not_over(name) for name in {budget.consumer for budget in page}}
-    return [_budget_json(request, budget, sessions[budget.consumer], now) for budget in page]
+    return [_budget_json(request, outlook, now) for outlook in budgets.outlooks(page, now)]
 
 
-def _budget_json(request: Request, budget: Budget, sessions: list[Session], now: datetime) -> dict[str, Any]:
-    stands = budgets.standing(budget, sessions, now)
+def _budget_json(request: Request, outlook: Outlook, now: datetime) -> dict[str, Any]:
+    budget, stands = outlook.budget, outlook.standing
     start, end = budgeting.window(Period(budget.period), now)
     endless = budget.period == Period.TOTAL
     endpoint = getattr(budget, "endpoint", None)
@@ -239,6 +238,6 @@ def _budget_json(request: Request, budget: Budget, sessions: list[Session], now:
         "spent": shapes.money(stands.spent),
         "reserved": shapes.money(stands.reserved),
         "remaining": shapes.money(stands.remaining),
-        "forecast": shapes.money(budgets.forecast(budget, sessions, stands.spent, now)),
-        "notice": budgets.notice(budget, stands),
+        "forecast": shapes.money(outlook.forecast),
+        "notice": outlook.notice,
     }

@@ -19,11 +19,11 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
 
 from costs import billing, ledger
-from costs.budgets import dollars
 from costs.days import Days, day_of, midnight
 from costs.models import Balance, Bill, BilledCharge
 from providers import clock, registry, tag
 from providers.base import Charge, Provider, ProviderError
+from providers.money import written
 from providers.tag import Ownership
 from sessions import rows, wake
 from sessions.lifecycle import State
@@ -196,7 +196,7 @@ class Unexplained:
 
     @property
     def what(self) -> str:
-        charged = f"{self.provider} charges {dollars(self.amount)} USD for machine {self.machine_id}"
+        charged = f"{self.provider} charges {written(self.amount)} USD for machine {self.machine_id}"
         span = f"between {self.since:%Y-%m-%d %H:%M} and {self.until:%Y-%m-%d %H:%M} UTC"
         if self.instance is None:
             named = f", labelled {self.label!r}," if self.label else ""

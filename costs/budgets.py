@@ -7,17 +7,19 @@ what it has cost. So nothing can leak, and a session that is reopened counts aga
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F
 
-from costs import budgeting, ledger, mails, webhooks
+from costs import budgeting, forecast, ledger, mails, webhooks
 from costs.budgeting import HARD, WHOLE, Commitment, OnLimit, Period, Standing
 from costs.models import Alert, Budget
 from providers import clock
-from providers.money import usd
+from providers.money import written
 from rest.errors import Problem, conflict
 from sessions import controller, outlets, rows, shapes
 from sessions.lifecycle import LIVE, OVER, Reason, Status
@@ -83,9 +85,9 @@ def notice(budget: Budget, room: Standing) -> str:
     """What it does right now; "" while there is room."""
     if room.remaining > 0:
         return ""
-    used = f"{dollars(room.spent)} of {dollars(room.limit)} USD are spent"
+    used = f"{written(room.spent)} of {written(room.limit)} USD are spent"
     if room.reserved:
-        used += f", {dollars(room.reserved)} reserved"
+        used += f", {written(room.reserved)} reserved"
     return f"{used}. {_NOTICES[OnLimit(budget.on_limit)][room.is_used_up]}"
 
 
@@ -114,13 +116,40 @@ def stands(budget: Budget) -> Standing:
     return standing(budget, not_over(budget.consumer), clock.now())
 
 
-def forecast(budget: Budget, sessions: Sequence[Session], spent: int, now: datetime) -> int:
-    """What will be spent of it when each live session runs until its deadline, or the period ends."""
-    _, end = budgeting.window(Period(budget.period), now)
-    live = [session for session in sessions if session.status in LIVE]
-    return spent + sum(
-        budgeting.ahead(session.price, session.expires_at or now + session.reservation, end, now) for session in live
-    )
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where a budget stands, and what will be spent of it when each live session runs until its deadline.
+
+    Nothing is foretold beyond the end of the period. `notice` is what the budget does right now.
+    """
+
+    budget: Budget
+    standing: Standing
+    forecast: int
+    notice: str
+
+
+def outlooks(page: Sequence[Budget], now: datetime) -> list[Outlook]:
+    """Where each of these stands, with as many queries for a hundred of them as for one."""
+    alive: defaultdict[str, list[Session]] = defaultdict(list)
+    for session in Session.objects.filter(consumer__in={budget.consumer for budget in page}).exclude(status__in=OVER):
+        alive[session.consumer].append(session)
+    everybody = [session for sessions in alive.values() for session in sessions]
+    committed = dict(zip((session.pk for session in everybody), commitments(everybody, now), strict=True))
+    windows = {Period(budget.period): budgeting.window(Period(budget.period), now) for budget in page}
+    spent = {period: ledger.cost_by("consumer", *window, now) for period, window in windows.items()}
+    live = [session for session in everybody if session.status in LIVE]
+    to_come = {period: forecast.ahead(live, end, now) for period, (_, end) in windows.items()}
+    found = []
+    for budget in page:
+        period, sessions = Period(budget.period), alive[budget.consumer]
+        room = Standing(
+            budget.limit, spent[period].get(budget.consumer, 0),
+            sum(committed[session.pk].reserved for session in sessions),
+        )  # fmt: skip
+        ahead = sum(to_come[period].get(session.pk, 0) for session in sessions)
+        found.append(Outlook(budget, room, room.spent + ahead, notice(budget, room)))
+    return found
 
 
 # --- Before a commitment ----------------------------------------------------------------------------------------
@@ -154,16 +183,10 @@ def _refusal(budget: Budget, room: Standing, session: Session, asked: int) -> Pr
     hours = shapes.hours(session.reservation)
     return conflict(
         "budget_exceeded",
-        f"This needs up to {dollars(asked)} USD ({hours:g} h and {budgeting.MARGIN_PERCENT} % for its end), and the "
-        f"{budget.period} budget of {dollars(budget.limit)} USD has {dollars(max(0, room.remaining))} USD left: "
-        f"{dollars(room.spent)} are spent, {dollars(room.reserved)} reserved for what runs.",
+        f"This needs up to {written(asked)} USD ({hours:g} h and {budgeting.MARGIN_PERCENT} % for its end), and the "
+        f"{budget.period} budget of {written(budget.limit)} USD has {written(max(0, room.remaining))} USD left: "
+        f"{written(room.spent)} are spent, {written(room.reserved)} reserved for what runs.",
     )
-
-
-def dollars(micros: int) -> str:
-    """As a person reads it: cents, or more digits where cents would be nothing."""
-    amount = usd(micros)
-    return f"{amount:,.2f}" if abs(amount) >= 1 or not amount else f"{amount:,.4f}"
 
 
 # --- Watching -----------------------------------------------------------------------------------------------------
@@ -196,7 +219,7 @@ def look(due: Budget, now: datetime) -> None:
 
 
 def _stop(budget: Budget, now: datetime) -> None:
-    note = f"the {budget.period} budget of {dollars(budget.limit)} USD is used up"
+    note = f"the {budget.period} budget of {written(budget.limit)} USD is used up"
     for session in Session.objects.filter(consumer=budget.consumer, status__in=LIVE):
         controller.wish_end(session.pk, Reason.BUDGET, now, actor="budget", note=note)
 
@@ -213,7 +236,7 @@ def _alert(budget: Budget, period_start: datetime, threshold: int, spent: int, n
     webhooks.emit(kind, alert_json(alert), now, consumer=budget.consumer, budget=budget)
     subject = f"{budget.consumer}: {threshold / 100:g} % of the {budget.period} budget are spent"
     mails.queue(alert, subject, _letter(alert), now)
-    log.warning("budget %s: %s (%s of %s USD).", budget.pk, subject, dollars(spent), dollars(budget.limit))
+    log.warning("budget %s: %s (%s of %s USD).", budget.pk, subject, written(spent), written(budget.limit))
 
 
 def alert_json(alert: Alert) -> dict[str, object]:
@@ -240,7 +263,7 @@ _WHAT_FOLLOWS = {
 def _letter(alert: Alert) -> str:
     budget = alert.budget
     return (
-        f"{budget.consumer} has spent {dollars(alert.spent)} USD of the {budget.period} budget of "
-        f"{dollars(alert.limit)} USD, as of {alert.at:%Y-%m-%d %H:%M} UTC.\n\n"
+        f"{budget.consumer} has spent {written(alert.spent)} USD of the {budget.period} budget of "
+        f"{written(alert.limit)} USD, as of {alert.at:%Y-%m-%d %H:%M} UTC.\n\n"
         f"{_WHAT_FOLLOWS[OnLimit(budget.on_limit)]}\n"
     )

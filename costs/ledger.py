@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
+from django.db.models.functions import TruncDate
 
 from costs import metering
-from costs.days import Days
+from costs.days import Days, day_of
 from costs.metering import GRAINS, Amount, Rates
 from costs.models import UsageInterval
 from costs.models.usage import SUMMED
@@ -204,6 +205,21 @@ def burn(now: datetime, *, consumer: str | None = None) -> int:
     return int((found["compute"] or 0) + (found["storage"] or 0))
 
 
+def burn_by(column: str) -> dict[str, int]:
+    """Micro-dollars per hour that are being spent now, for each `consumer` or `provider`."""
+    rows = UsageInterval.objects.filter(ended_at__isnull=True).order_by()
+    return dict(rows.values_list(column).annotate(rate=Sum(F("compute") + F("storage"))))
+
+
+def cost_by(column: str, since: datetime, until: datetime, now: datetime) -> dict[str, int]:
+    """As `cost`, for each `consumer` or `provider` that used anything."""
+    earlier = amounts(Which(), EVER, since, now, by=(column,))
+    return {
+        key[0]: metering.apportion([amount.total], earlier.get(key, metering.NOTHING).total)[0]
+        for key, amount in amounts(Which(), since, until, now, by=(column,)).items()
+    }
+
+
 def began(which: Which) -> datetime | None:
     """When the first of this usage began."""
     found: datetime | None = which.rows().order_by("started_at").values_list("started_at", flat=True).first()
@@ -264,6 +280,30 @@ def series(which: Which, slices: Sequence[Days], now: datetime) -> list[Slice]:
     found = _in_slices(which, [(days.since, min(days.until, now)) for days in slices])
     shown = metering.apportion([amount.total for amount in found], before(which, slices[0].since, now))
     return [Slice(days, cost, amount.microseconds) for days, cost, amount in zip(slices, shown, found, strict=True)]
+
+
+def by_day(column: str, days: Days, now: datetime) -> dict[tuple[date, str], Amount]:
+    """What was used on each day, until `now`, for each `consumer` or `provider`.
+
+    What lies within one day is added up by the database; only what is open or passes a midnight is measured here.
+    """
+    since, until = days.since, min(days.until, now)
+    found: defaultdict[tuple[date, str], Amount] = defaultdict(Amount)
+    if until <= since:
+        return found
+    touching = Q(started_at__lt=until) & (Q(ended_at__isnull=True) | Q(ended_at__gt=since))
+    rows = UsageInterval.objects.filter(touching).order_by()
+    rows = rows.annotate(day=TruncDate("started_at", tzinfo=UTC), last=TruncDate("ended_at", tzinfo=UTC))
+    one_day = Q(day=F("last"), started_at__gte=since, ended_at__lte=until)
+    for (day, name), amount in _added_up(rows.filter(one_day), ("day", column)):
+        found[day, name] += amount
+    longer = rows.exclude(one_day).values_list("started_at", "ended_at", "compute", "storage", column)
+    for start, end, compute, storage, name in longer:
+        end = min(end or until, until)
+        for each in Days(max(day_of(start), days.first), min(day_of(end), days.last)).each_day():
+            part = metering.within(start, end, Rates(compute, storage), each.since, each.until)
+            found[each.first, name] += part
+    return found
 
 
 Stretch = tuple[datetime, datetime | None, Rates]

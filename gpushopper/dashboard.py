@@ -20,6 +20,7 @@ from gpushopper import alarms, signals
 from gpushopper.models import Alarm
 from inventory.models import Source
 from providers import clock, registry
+from providers.money import dollars
 from sessions import gates
 from sessions.lifecycle import LIVE, MAY_EXIST, OVER, State, Status
 from sessions.models import Account, Event, Instance, Session
@@ -47,6 +48,12 @@ GROUPS: dict[str, dict[str, str]] = {
     "Now": {
         "gpu_sessions.session": "terminal", "gpu_sessions.instance": "memory", "gpu_sessions.account": "cloud",
         "gpu_sessions.stranger": "help", "gpushopper.alarm": "notifications", "gpu_sessions.event": "history",
+    },
+    "Money": {
+        "costs.spending": "monitoring", "costs.budget": "savings", "costs.alert": "notification_important",
+        "costs.usageinterval": "timer", "costs.billedcharge": "receipt_long", "costs.bill": "request_quote",
+        "costs.balance": "account_balance", "costs.endpoint": "webhook", "costs.delivery": "outgoing_mail",
+        "costs.mail": "mail",
     },
     "Menu": {"inventory.offer": "sell", "inventory.source": "storefront", "inventory.launch": "rocket_launch"},
     "Consumers": {"gpushopper.consumer": "group", "gpushopper.apikey": "key", "gpu_sessions.reply": "reply"},
@@ -157,23 +164,19 @@ def burning() -> dict[str, int]:
     return {provider: burn or 0 for provider, burn in rows.values_list("provider").annotate(burn=Sum("price"))}
 
 
-def dollars(micros: int) -> str:
-    sign = "-" if micros < 0 else ""
-    return f"{sign}${abs(micros) / 1_000_000:,.2f}"
-
-
 def _tiles(now: datetime) -> list[Tile]:
     counts: dict[str, int] = dict(
         Session.objects.order_by().exclude(status__in=OVER).values_list("status").annotate(count=Count("pk"))
     )
     sessions = reverse("admin:gpu_sessions_session_changelist")
     machines = reverse("admin:gpu_sessions_instance_changelist")
+    money = reverse("admin:costs_spending_changelist")
     live = sum(counts.get(status, 0) for status in LIVE)
     burn = sum(burning().values())
     leaving = Instance.objects.filter(state=State.DESTROYING).count()
     told = signals.lifecycle(now)
     return [
-        Tile("Burning now", f"{dollars(burn)}/h", f"{dollars(burn * 24)} a day, if all of it stays", machines),
+        Tile("Burning now", f"{dollars(burn)}/h", f"{dollars(burn * 24)} a day, if all of it stays", money),
         Tile("Live sessions", str(live), _counted(counts), f"{sessions}?status__exact=running"),
         Tile("Machines leaving", str(leaving), "until their absence is proven", f"{machines}?state__exact=destroying"),
         Tile("Engine", "at work" if told == signals.OK else "silent",

@@ -23,9 +23,10 @@ _GLUED = [
 ]
 _WORDS = {
     "rtx": "RTX", "gtx": "GTX", "gt": "GT", "ti": "Ti", "super": "Super", "titan": "Titan", "xp": "Xp",
-    "sxm": "SXM", "sxm2": "SXM", "sxm3": "SXM", "sxm4": "SXM", "sxm5": "SXM", "sxm6": "SXM", "pcie": "PCIe", "nvl": "NVL",
-    "ada": "Ada", "pro": "Pro", "maxq": "Max-Q", "hbm2": "", "hbm2e": "", "hbm3": "", "hbm3e": "", "laptop": "Laptop",
-    "lovelace": "", "blackwell": "", "server": "S", "workstation": "WS", "edition": "", "instinct": "",
+    "sxm": "SXM", "sxm2": "SXM", "sxm3": "SXM", "sxm4": "SXM", "sxm5": "SXM", "sxm6": "SXM", "pcie": "PCIe",
+    "nvl": "NVL", "ada": "Ada", "pro": "Pro", "maxq": "Max-Q", "laptop": "Laptop",
+    "hbm2": "", "hbm2e": "", "hbm3": "", "hbm3e": "", "lovelace": "",
+    "blackwell": "", "server": "S", "workstation": "WS", "edition": "", "instinct": "",
 }  # fmt: skip
 # Where the form factor says nothing new (there is but one), or is told by some and not by others.
 _ONE_FORM = re.compile(r"^(RTX|GTX|GT|Titan|L4\b|L40|T4\b|P4\b|P40|A2\b|A10\b|A16|A30|A40|RX)")

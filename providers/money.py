@@ -21,3 +21,14 @@ def micros(usd: Decimal | str | int) -> int:
 def usd(amount_micros: int) -> Decimal:
     """Micro-dollars to USD, exact, with six places."""
     return (Decimal(amount_micros) / MICROS_PER_USD).quantize(_MICRO)
+
+
+def written(amount_micros: int) -> str:
+    """As a person reads it, without a sign of currency: cents, or more digits where cents would be nothing."""
+    amount = usd(amount_micros)
+    return f"{amount:,.2f}" if abs(amount) >= 1 or not amount else f"{amount:,.4f}"
+
+
+def dollars(amount_micros: int) -> str:
+    """The same as dollars: `$0.3718`, `-$12.00`."""
+    return f"{'-' if amount_micros < 0 else ''}${written(abs(amount_micros))}"

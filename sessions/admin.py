@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWi
 
 from providers import clock, registry
 from providers.base import Traits
-from providers.money import usd
+from providers.money import dollars
 from rest.admin import ReadOnly, ReadOnlyInline, actor, ask, confirmed, counted
 from rest.errors import Problem
 from sessions import controller, gates, lifecycle, machines, next_step, outlets, shapes
@@ -31,10 +31,6 @@ STATUS_COLOURS = {
 }  # fmt: skip
 
 MOST_HOURS = 744.0
-
-
-def dollars(micros: int) -> str:
-    return f"${usd(micros):,.4f}"
 
 
 def reason_of(row: Session | Instance) -> str:

@@ -16,6 +16,7 @@ def prepare() -> None:
     """An empty, migrated database in memory, which every run gets a copy of by being forked."""
     import django
 
+    sys.dont_write_bytecode = True  # What the import system writes in a new checkout is no effect of the service.
     django.setup()
     from django.core.management import call_command
 

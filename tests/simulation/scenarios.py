@@ -50,9 +50,13 @@ def scenario(
 # --- Plain lives -----------------------------------------------------------------------------------------
 
 
+# Ended long before its deadline, so that an end that nobody carries out is seen.
+LONG_BEFORE = 0.5
+
+
 @scenario(main=True)
 def plain_life() -> Story:
-    session = yield from rent()
+    session = yield from rent(hours=LONG_BEFORE)
     yield minutes(1)
     yield from end(session)
 
@@ -84,7 +88,7 @@ def extension() -> Story:
 
 
 def _ended(after: float, how: str = "delete") -> Story:
-    session = yield from rent(wait=False)
+    session = yield from rent(hours=LONG_BEFORE, wait=False)
     if after:
         yield Sleep(after)
     yield from end(session, how=how)

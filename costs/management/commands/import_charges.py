@@ -9,10 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from costs import bills
-from costs.budgets import dollars
 from costs.days import day_of
 from providers import clock, registry
 from providers.base import Provider, ProviderError
+from providers.money import written
 from sessions.management import proof
 
 
@@ -47,7 +47,7 @@ class Command(BaseCommand):
             return False
         self.stdout.write(
             f"{provider.name}: {found.lines} charges from {found.days.first} to {found.days.last}, "
-            f"{dollars(found.amount)} USD"
+            f"{written(found.amount)} USD"
         )
         return True
 
