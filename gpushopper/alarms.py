@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,13 +60,17 @@ class Trouble:
         return f"{self.what} {self.meanwhile} {self.advice}"
 
 
+Beats = Mapping[str, Heartbeat]  # by name
+
 # Apps above and beside this one add what they notice; each yields what stands at that instant.
 sources: list[Callable[[datetime], Iterable[Trouble]]] = []
 
 
 def current(now: datetime) -> list[Trouble]:
     """Every alarm that stands."""
-    standing = [*_engines(now), *_accounts(now), *_overdue(now), *_unresolved(now), *_adopted(), *_machines(now)]
+    beats = Heartbeat.objects.in_bulk()
+    standing = [*_engines(beats, now), *_accounts(beats, now)]
+    standing += [*_overdue(now), *_unresolved(now), *_adopted(), *_machines(now)]
     for source in sources:
         standing.extend(source(now))
     return list({trouble.key: trouble for trouble in standing}.values())
@@ -89,22 +93,23 @@ def raise_new(now: datetime) -> None:
 
 
 def _watch(now: datetime) -> None:
-    since = watching_since(now)
-    Heartbeat.objects.update_or_create(name=WATCH, defaults={"at": now, "note": since.isoformat()})
+    ours = Heartbeat.objects.filter(name=WATCH)
+    since = _watching_since(ours.first(), now) or now
+    if not ours.update(at=now, note=since.isoformat()):
+        Heartbeat.objects.get_or_create(name=WATCH, defaults={"at": now, "note": since.isoformat()})
 
 
-def watching_since(now: datetime) -> datetime:
-    """Since when somebody has been looking without a break. What happened before is not held against a provider."""
-    beat = Heartbeat.objects.filter(name=WATCH).first()
-    if beat is None or now - beat.at > WATCH_BROKEN:
-        return now
-    return datetime.fromisoformat(beat.note)
+def _watching_since(watch: Heartbeat | None, now: datetime) -> datetime | None:
+    """Since when somebody has been looking without a break; None: nobody is."""
+    if watch is None or now - watch.at > WATCH_BROKEN:
+        return None
+    return datetime.fromisoformat(watch.note)
 
 
-def _began_within(span: timedelta, now: datetime) -> bool:
+def _began_within(span: timedelta, beats: Beats, now: datetime) -> bool:
     """Somebody watches, and began so lately that the engines may not have shown themselves yet."""
-    beat = Heartbeat.objects.filter(name=WATCH).first()
-    return beat is not None and now - beat.at <= WATCH_BROKEN and now - watching_since(now) < span
+    since = _watching_since(beats.get(WATCH), now)
+    return since is not None and now - since < span
 
 
 def _raise(trouble: Trouble, now: datetime) -> None:
@@ -147,10 +152,10 @@ def minutes(span: timedelta) -> str:
 # --- The engines ----------------------------------------------------------------------------------------
 
 
-def _engines(now: datetime) -> Iterator[Trouble]:
-    told = signals.lifecycle(now)
-    silence = _guardian_silence(now) if settings.GUARDIAN else "not wanted (GUARDIAN=false)"
-    if told != signals.OK and not _began_within(WATCH_BROKEN, now):
+def _engines(beats: Beats, now: datetime) -> Iterator[Trouble]:
+    told = signals.ticking(beats.get("beat"), now)
+    silence = _guardian_silence(beats, now) if settings.GUARDIAN else "not wanted (GUARDIAN=false)"
+    if told != signals.OK and not _began_within(WATCH_BROKEN, beats, now):
         yield Trouble(
             name="no_heartbeat", subject="beat", what=f"Beat or its worker is silent: {told}",
             meanwhile="Nobody looks after the machines: their own switches end them soon after their hard deadlines, "
@@ -166,10 +171,10 @@ def _engines(now: datetime) -> Iterator[Trouble]:
         )  # fmt: skip
 
 
-def _guardian_silence(now: datetime) -> str:
+def _guardian_silence(beats: Beats, now: datetime) -> str:
     """ "" while it shows signs of life, or has not had the time to."""
-    beat = Heartbeat.objects.filter(name="guardian").first()
-    if (beat and now - beat.at <= GUARDIAN_SILENT) or _began_within(GUARDIAN_SILENT, now):
+    beat = beats.get("guardian")
+    if (beat and now - beat.at <= GUARDIAN_SILENT) or _began_within(GUARDIAN_SILENT, beats, now):
         return ""
     return f"no round for {minutes(now - beat.at)}" if beat else "no round yet"
 
@@ -177,12 +182,10 @@ def _guardian_silence(now: datetime) -> str:
 # --- Accounts -------------------------------------------------------------------------------------------
 
 
-def _accounts(now: datetime) -> Iterator[Trouble]:
+def _accounts(beats: Beats, now: datetime) -> Iterator[Trouble]:
     enabled = registry.all()
-    rejected_before = set(
-        Alarm.objects.filter(name="credentials_rejected", over_at=None).values_list("subject", flat=True)
-    )
-    since = watching_since(now)
+    # What happened before anybody looked is not held against a provider.
+    since = _watching_since(beats.get(WATCH), now) or now
     for account in Account.objects.order_by("provider"):
         if account.brake:
             yield _braked(account)
@@ -190,10 +193,15 @@ def _accounts(now: datetime) -> Iterator[Trouble]:
             yield from _without_key(account, now)
             continue
         # Only a listing that works ends it: a time-out after a rejection says nothing about the key.
-        if account.unauthorized or (account.failures and account.provider in rejected_before):
+        if account.unauthorized or (account.failures and _was_rejected(account)):
             yield _rejected(account)
         if _is_blind(account, since, now):
             yield _blind(account, now)
+
+
+def _was_rejected(account: Account) -> bool:
+    open_alarms = Alarm.objects.filter(name="credentials_rejected", subject=account.provider, over_at=None)
+    return open_alarms.exists()
 
 
 def blind_after() -> timedelta:

@@ -143,7 +143,10 @@ def broker() -> str:
 
 def lifecycle(now: datetime) -> str:
     """Somebody has looked for due rows within three ticks."""
-    beat = Heartbeat.objects.filter(name="beat").first()
+    return ticking(Heartbeat.objects.filter(name="beat").first(), now)
+
+
+def ticking(beat: Heartbeat | None, now: datetime) -> str:
     if beat is None:
         return "no tick yet; are beat and a worker running?"
     late = now - beat.at
