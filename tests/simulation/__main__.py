@@ -7,7 +7,11 @@ import json
 import os
 import random
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.simulation.campaign import Plan
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
@@ -61,18 +65,26 @@ def _lives(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _random(options: argparse.Namespace) -> dict[str, Any]:
-    from tests.simulation.campaign import CORES, campaign, random_lives
+    from tests.simulation.campaign import CORES, campaign, random_lives, smallest
 
-    number = 10**6 if options.wall_hours else options.number
-    lives = random_lives(range(options.seed, options.seed + number), options.hours)
+    def lives() -> Iterator[Plan]:
+        number = 10**6 if options.wall_hours else options.number
+        return random_lives(range(options.seed, options.seed + number), options.hours, options.steps, options.calm)
+
     seconds = options.wall_hours * 3600 if options.wall_hours else None
-    return campaign(lives, seconds=seconds, progress=True, at_once=CORES).shown()
+    tally = campaign(lives(), seconds=seconds, progress=True, at_once=CORES)
+    if tally.failures and options.steps is None:
+        failure = tally.failures[0]
+        plan = next(plan for plan in lives() if plan.command() == failure["replay"])
+        failure["smallest"] = smallest(plan).command()
+    return tally.shown()
 
 
 def _full(options: argparse.Namespace) -> dict[str, Any]:
     from tests.simulation.campaign import campaign, everything
 
-    return campaign(everything(), progress=True).shown()
+    seconds = options.minutes * 60 if options.minutes else None
+    return campaign(everything(), seconds=seconds, progress=True).shown()
 
 
 def _replay(options: argparse.Namespace) -> dict[str, Any]:
@@ -110,8 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     long.add_argument("--hours", type=float, default=24, help="of virtual time, each")
     long.add_argument("--seed", type=int, default=random.randrange(10**6))
     long.add_argument("--wall-hours", type=float, help="go on with new ones for so long")
+    long.add_argument("--steps", type=_numbers, help="only these of its steps: 3,17,18")
+    long.add_argument("--calm", action="store_true", help="no deaths, pauses and changes of workers")
     long.set_defaults(run=_random)
     full = commands.add_parser("full", help="every death, pause and pair of all lives, and deaths in all weathers")
+    full.add_argument("--minutes", type=float, help="end after so long with what was found until then")
     full.set_defaults(run=_full)
     again = commands.add_parser("replay", help="one run")
     again.add_argument("scenario")
@@ -124,6 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--no-celery", action="store_true")
     again.set_defaults(run=_replay)
     return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(",") if word)
 
 
 if __name__ == "__main__":

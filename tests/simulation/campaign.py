@@ -14,12 +14,13 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from tests.simulation.judge import Verdict
+from tests.simulation.shrinking import shrink
 
 CORES = os.cpu_count() or 1
 # A worker that stops for so long has lost its claim, and somebody else has long gone on.
@@ -41,6 +42,7 @@ class Tally:
     longest_orphan_seconds: float = 0.0
     worst_cost_error_micros: int = 0
     wall_seconds: float = 0.0
+    complete: bool = True  # False: there was no time for all of it
     ends: Counter[str] = field(default_factory=Counter)
     names: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -125,7 +127,8 @@ def _lost() -> dict[str, Any]:
 class Plan:
     """What is tried on one life: at each boundary that `at` names a fork, which `how` treats.
 
-    A random life has `hours`; its deaths, pauses and changes of workers come by chance as well.
+    A random life has `hours`; its deaths, pauses and changes of workers come by chance as well, unless it is `calm`.
+    Of its steps, `steps` are taken; None: all.
     """
 
     scenario: str
@@ -137,10 +140,15 @@ class Plan:
     workers: int = 1
     celery: bool = True
     guardian: bool = False
+    steps: tuple[int, ...] | None = None
+    calm: bool = False
 
     def command(self, boundary: int | None = None) -> str:
         if self.hours:
-            return f"python -m tests.simulation random --seed {self.seed} --number 1 --hours {self.hours:g}"
+            words = [f"python -m tests.simulation random --seed {self.seed} --number 1 --hours {self.hours:g}"]
+            words += ["--calm"] if self.calm else []
+            words += [f"--steps {','.join(map(str, self.steps))}"] if self.steps is not None else []
+            return " ".join(words)
         words = [f"python -m tests.simulation replay {self.scenario}", f"--how {self.how}"]
         words += [f"--fault '{self.fault}'"] if self.fault else []
         words += [f"--at {boundary}"] if boundary is not None else []
@@ -163,7 +171,7 @@ class Life:
         self.plan, self.tally = plan, tally
         self.chance = random.Random(plan.seed)
         self.run = Run(
-            random_life.scenario(plan.seed, plan.hours) if plan.hours else SCENARIOS[plan.scenario],
+            random_life.scenario(plan.seed, plan.hours, plan.steps) if plan.hours else SCENARIOS[plan.scenario],
             FAULTS[plan.fault] if plan.fault else None,
             workers=max(plan.workers, 2 if plan.how == "pause" else 1),
             celery=plan.celery,
@@ -193,7 +201,8 @@ class Life:
 
     def _cross(self, number: int, name: str) -> None:
         if self.plan.hours:
-            self._by_chance(name)
+            if not self.plan.calm:
+                self._by_chance(name)
             return
         if _may_leave(name) and self.plan.workers > 1 and self.chance.random() < 0.5:
             self.run.service.leave()
@@ -278,19 +287,30 @@ def merge(into: Tally, found: dict[str, Any]) -> None:
 
 
 def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: bool = False, at_once: int = 1) -> Tally:
-    """Each plan in a process of its own; with one at once its branches use all cores."""
+    """Each plan in a process of its own; with one at once its branches use all cores.
+
+    Ends early after `seconds`, or when it is interrupted: what was found until then counts.
+    """
     tally, began = Tally(), time.monotonic()
     children = Children(most=at_once)
-    for plan in plans:
-        if seconds is not None and time.monotonic() - began > seconds:
-            break
-        children.fork(plan.command(), lambda plan=plan: lived(plan), lambda found, how: _heard(tally, found, how))  # type: ignore[misc]
-        if at_once == 1:
-            children.collect_all(lambda found, how: _heard(tally, found, how))
-        if progress:
-            sys.stderr.write(f"\r{tally.runs} runs, {len(tally.failures)} failures, {plan.scenario:<50.50}")
-            sys.stderr.flush()
-    children.collect_all(lambda found, how: _heard(tally, found, how))
+
+    def heard(found: dict[str, Any], how: str) -> None:
+        _heard(tally, found, how)
+
+    try:
+        for plan in plans:
+            if seconds is not None and time.monotonic() - began > seconds:
+                tally.complete = False
+                break
+            children.fork(plan.command(), lambda plan=plan: lived(plan), heard)  # type: ignore[misc]
+            if at_once == 1:
+                children.collect_all(heard)
+            if progress:
+                sys.stderr.write(f"\r{tally.runs} runs, {len(tally.failures)} failures, {plan.scenario:<50.50}")
+                sys.stderr.flush()
+        children.collect_all(heard)
+    except KeyboardInterrupt:
+        tally.complete = False
     tally.wall_seconds = time.monotonic() - began
     return tally
 
@@ -318,13 +338,36 @@ def every_life(fault: str = "", names: Sequence[str] = ()) -> list[Plan]:
     return plans
 
 
-def random_lives(seeds: Iterable[int], hours: float) -> list[Plan]:
+# For so long lives are lived again to make a failure small; most are shorter than the one that failed.
+SHRINK_SECONDS = 900.0
+
+
+def smallest(plan: Plan) -> Plan:
+    """The random life that failed, with what it does not take to fail left out."""
+    from tests.simulation.random_life import numbers
+
+    began = time.monotonic()
+
+    def fails(tried: Plan) -> bool:
+        return bool(campaign([tried]).failures)
+
+    if not plan.calm and fails(replace(plan, calm=True)):
+        plan = replace(plan, calm=True)
+    steps = numbers(plan.seed, plan.hours) if plan.steps is None else plan.steps
+    kept = shrink(
+        steps, lambda some: fails(replace(plan, steps=tuple(some))), lambda: time.monotonic() - began < SHRINK_SECONDS
+    )
+    return replace(plan, steps=tuple(kept))
+
+
+def random_lives(
+    seeds: Iterable[int], hours: float, steps: tuple[int, ...] | None = None, calm: bool = False
+) -> Iterator[Plan]:
     """Long lives by chance: by Celery, by the guardian, or by both, with one to three workers."""
     engines = ((True, False), (False, True), (True, True))
-    return [
-        Plan("", hours, seed=seed, workers=1 + seed % 3, celery=engines[seed % 3][0], guardian=engines[seed % 3][1])
-        for seed in seeds
-    ]
+    for seed in seeds:
+        celery, guardian = engines[seed % 3]
+        yield Plan("", hours, seed=seed, workers=1 + seed % 3, celery=celery, guardian=guardian, steps=steps, calm=calm)
 
 
 def every_kill(*, main_only: bool, how: str = "kill", at: Callable[[int], bool] = lambda number: True) -> list[Plan]:

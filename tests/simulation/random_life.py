@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Container, Generator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation.faults import FAULTS, Fault
 from tests.simulation.judge import LIES
 from tests.simulation.scenarios import Scenario
-from tests.simulation.story import OVER, Ask, Do, Sleep, Story, Until, end, rent
+from tests.simulation.story import OVER, Ask, Do, Sleep, Step, Story, Until, end, rent
 
 if TYPE_CHECKING:
     from tests.simulation.run import Run
 
 MODELS = ("RTX 4090", "RTX 3090", "RTX 5090", "A100 PCIe", "H100 SXM")
 MOST_AT_ONCE = 6
+PAUSE_BETWEEN = 240  # seconds from one step to the next, on average
 DEATH, PAUSE, CHANGE = 0.0012, 0.0004, 0.3  # at each boundary
 
 
-def scenario(seed: int, hours: float) -> Scenario:
-    chance = random.Random(seed)
+def scenario(seed: int, hours: float, keep: Container[int] | None = None) -> Scenario:
+    """The life of this seed; with `keep`, only those of its steps, and nothing after the last of them."""
     # Half of the lives have the product's own settings, the others the quick ones.
     slow = {
         "DESTROY_CONFIRM": timedelta(seconds=30),
@@ -30,42 +33,50 @@ def scenario(seed: int, hours: float) -> Scenario:
         "PROVISION_TIMEOUT": timedelta(minutes=15),
         "SSH_VERIFY_TIMEOUT": timedelta(minutes=8),
     }
-    lies = chance.random() < 0.3
+    chance, lies = _beginning(seed)
+    steps = [step for step in _steps(chance, hours) if keep is None or step.number in keep]
     return Scenario(
-        f"random life {seed}",
-        lambda: _story(chance, hours, lies),
-        settings=slow if seed % 2 else {},
-        lies=lies,
-    )
+        f"random life {seed}", lambda: _story(steps, lies), settings=slow if seed % 2 else {}, lies=lies,
+    )  # fmt: skip
 
 
-def _story(chance: random.Random, hours: float, lies: bool) -> Story:
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What happens at one moment. Its choices are its own: they stay what they are when others are left out."""
+
+    number: int
+    at: float  # seconds from the beginning
+    seed: float
+
+
+def numbers(seed: int, hours: float) -> list[int]:
+    """Of the steps of this life."""
+    chance, _ = _beginning(seed)
+    return [step.number for step in _steps(chance, hours)]
+
+
+def _beginning(seed: int) -> tuple[random.Random, bool]:
+    """The dice of a life, and whether its providers lie."""
+    chance = random.Random(seed)
+    return chance, chance.random() < 0.3
+
+
+def _steps(chance: random.Random, hours: float) -> list[_Step]:
+    steps: list[_Step] = []
+    at = chance.expovariate(1 / PAUSE_BETWEEN)
+    while at < hours * 3600:
+        steps.append(_Step(len(steps) + 1, at, chance.random()))
+        at += chance.expovariate(1 / PAUSE_BETWEEN)
+    return steps
+
+
+def _story(steps: Sequence[_Step], lies: bool) -> Story:
     live: list[tuple[str, str]] = []
-    left = hours * 3600
-    number = 0
-    while left > 0:
-        number += 1
-        pause = chance.expovariate(1 / 240)
-        left -= pause
-        yield Sleep(pause)
-        step = chance.random()
-        if step < 0.35 and len(live) < MOST_AT_ONCE:
-            consumer = chance.choice(("alice", "bob"))
-            session = yield from _rent(chance, consumer, number)
-            live += [(session, consumer)] if session else []
-        elif step < 0.55 and live:
-            session, consumer = live.pop(chance.randrange(len(live)))
-            yield from end(session, how=chance.choice(("done", "delete")), consumer=consumer, wait=False)
-        elif step < 0.65 and live:
-            session, consumer = chance.choice(live)
-            body = {"additional_hours": chance.choice((0.05, 0.5, 3))}
-            yield Ask("POST", f"/api/v1/sessions/{session}/extend", body, consumer, may_be_refused=True)
-        elif step < 0.9:
-            yield Do(_weather(chance, lies))
-        elif step < 0.93:
-            yield Do(_stop(chance))
-        elif step < 0.95:
-            yield Do(lambda run: run.plant_foreign(chance.choice(("training", "", "gs-tests1-", "GS-TESTS1-X"))))
+    now = 0.0
+    for step in steps:
+        yield Sleep(step.at - now)
+        now = step.at
+        yield from _do(step, live, lies)
     yield Do(lambda run: run.world.weather.clear())
     for session, consumer in live:
         yield from end(session, consumer=consumer, wait=False)
@@ -73,15 +84,41 @@ def _story(chance: random.Random, hours: float, lies: bool) -> Story:
         yield Until(session, OVER, at_most=4 * 3600, consumer=consumer)
 
 
-def _rent(chance: random.Random, consumer: str, number: int) -> Story:
-    wishes = {"gpu_type": chance.choice(MODELS), "provider": chance.choice(("vastai", "vastai", "tensordock"))}
+def _do(step: _Step, live: list[tuple[str, str]], lies: bool) -> Story:
+    chance = random.Random(step.seed)
+    dice = chance.random()
+    if dice < 0.35 and len(live) < MOST_AT_ONCE:
+        consumer = chance.choice(("alice", "bob"))
+        session = yield from _rent(chance, consumer, step.number)
+        live += [(session, consumer)] if session else []
+    elif dice < 0.55 and live:
+        session, consumer = live.pop(chance.randrange(len(live)))
+        yield from end(session, how=chance.choice(("done", "delete")), consumer=consumer, wait=False)
+    elif dice < 0.65 and live:
+        session, consumer = chance.choice(live)
+        body = {"additional_hours": chance.choice((0.05, 0.5, 3))}
+        yield Ask("POST", f"/api/v1/sessions/{session}/extend", body, consumer, may_be_refused=True)
+    elif dice < 0.9:
+        yield Do(_weather(chance, lies))
+    elif dice < 0.93:
+        yield Do(_stop(chance))
+    elif dice < 0.95:
+        label = chance.choice(("training", "", "gs-tests1-", "GS-TESTS1-X"))
+        yield Do(lambda run: run.plant_foreign(label))
+
+
+def _rent(chance: random.Random, consumer: str, number: int) -> Generator[Step, Any, str]:
+    wishes: dict[str, Any] = {
+        "gpu_type": chance.choice(MODELS),
+        "provider": chance.choice(("vastai", "vastai", "tensordock")),
+    }
     wishes |= {"auto_retry": chance.random() < 0.7, "retry_scope": chance.choice(("same_gpu", "same_vram", "any"))}
     hours = round(chance.choice((0.02, 0.1, 0.5, 2)) * chance.uniform(0.5, 1.5), 4)
     session = yield from rent(hours=hours, consumer=consumer, wait=False, name=f"{consumer}{number}", **wishes)
     return session
 
 
-def _weather(chance: random.Random, lies: bool) -> Do | object:
+def _weather(chance: random.Random, lies: bool) -> Callable[[Run], None]:
     name = chance.choice([name for name, fault in FAULTS.items() if lies or fault.switch not in LIES])
     fault, clear = FAULTS[name], chance.random() < 0.4
 
@@ -100,5 +137,6 @@ def _begin(fault: Fault, run: Run, chance: random.Random) -> None:
     spell.begin(run)
 
 
-def _stop(chance: random.Random) -> object:
-    return lambda run: run.service.stop(chance.choice((3, 60, 1200)))
+def _stop(chance: random.Random) -> Callable[[Run], None]:
+    seconds = chance.choice((3, 60, 1200))
+    return lambda run: run.service.stop(seconds)
