@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from gpushopper import signals
 from gpushopper.models import Alarm
@@ -70,7 +71,7 @@ def current(now: datetime) -> list[Trouble]:
     """Every alarm that stands."""
     beats = Heartbeat.objects.in_bulk()
     standing = [*_engines(beats, now), *_accounts(beats, now)]
-    standing += [*_overdue(now), *_unresolved(now), *_adopted(), *_machines(now)]
+    standing += [*_machines(now), *_unresolved(now), *_suspects(now)]
     for source in sources:
         standing.extend(source(now))
     return list({trouble.key: trouble for trouble in standing}.values())
@@ -270,27 +271,52 @@ def _braked(account: Account) -> Trouble:
 # --- Machines -------------------------------------------------------------------------------------------
 
 
-def _overdue(now: datetime) -> Iterator[Trouble]:
-    leaving = Instance.objects.filter(state=State.DESTROYING, state_since__lt=now - DESTROY_OVERDUE)
-    for row in leaving.exclude(machine_id=""):
-        every = minutes(ask_again_after(row.asks))
-        yield Trouble(
-            name="destroy_overdue", subject=str(row.pk), provider=row.provider, instance=row,
-            what=f"Machine {row.machine_id} at {row.provider} has been on its way out for "
-            f"{minutes(now - row.state_since)}, asked for {row.asks} times, and is not proven gone.",
-            meanwhile=f"It may bill until it is. While listings show it, it is asked for again every {every}; nothing "
-            "new is created there.",
-            advice="Destroy it in the provider's own console; we notice by ourselves.",
-        )  # fmt: skip
-    late = Instance.objects.filter(deadline__lt=now - DEADLINE_OVERDUE, state__in=MAY_EXIST)
-    for row in late.exclude(state=State.DESTROYING).exclude(machine_id=""):
-        yield Trouble(
-            name="deadline_passed", subject=str(row.pk), provider=row.provider, instance=row,
-            what=f"Machine {row.machine_id} at {row.provider} outlives its deadline by {minutes(now - row.deadline)}, "
-            "and nothing has been asked of the provider.",
-            meanwhile="It bills. Its own switch, where it is armed, fires soon after its hard deadline.",
-            advice="Somebody has to do what is due: start the workers or `manage.py guardian`, or destroy it there.",
-        )  # fmt: skip
+def _machines(now: datetime) -> Iterator[Trouble]:
+    stuck = Q(state=State.DESTROYING, state_since__lt=now - DESTROY_OVERDUE)
+    forgotten = Q(deadline__lt=now - DEADLINE_OVERDUE) & ~Q(state=State.DESTROYING)
+    known = Instance.objects.filter(state__in=MAY_EXIST).exclude(machine_id="")
+    for row in known.filter(stuck | forgotten | Q(adopted_at__isnull=False)):
+        if row.state == State.DESTROYING and now - row.state_since > DESTROY_OVERDUE:
+            yield _overdue(row, now)
+        if row.state != State.DESTROYING and now - row.deadline > DEADLINE_OVERDUE:
+            yield _forgotten(row, now)
+        if row.adopted_at is not None:
+            yield _adopted(row)
+
+
+def _overdue(row: Instance, now: datetime) -> Trouble:
+    every = minutes(ask_again_after(row.asks))
+    return Trouble(
+        name="destroy_overdue", subject=str(row.pk), provider=row.provider, instance=row,
+        what=f"Machine {row.machine_id} at {row.provider} has been on its way out for "
+        f"{minutes(now - row.state_since)}, asked for {row.asks} times, and is not proven gone.",
+        meanwhile=f"It may bill until it is. While listings show it, it is asked for again every {every}; nothing "
+        "new is created there.",
+        advice="Destroy it in the provider's own console; we notice by ourselves.",
+    )  # fmt: skip
+
+
+def _forgotten(row: Instance, now: datetime) -> Trouble:
+    return Trouble(
+        name="deadline_passed", subject=str(row.pk), provider=row.provider, instance=row,
+        what=f"Machine {row.machine_id} at {row.provider} outlives its deadline by {minutes(now - row.deadline)}, "
+        "and nothing has been asked of the provider.",
+        meanwhile="It bills. Its own switch, where it is armed, fires soon after its hard deadline.",
+        advice="Somebody has to do what is due: start the workers or `manage.py guardian`, or destroy it there.",
+    )  # fmt: skip
+
+
+def _adopted(row: Instance) -> Trouble:
+    kept = row.state != State.DESTROYING
+    return Trouble(
+        name="orphan_adopted", subject=str(row.pk), provider=row.provider, instance=row,
+        what=f"Machine {row.machine_id} at {row.provider} bears our label and no session stands for it; found "
+        f"{row.adopted_at:%Y-%m-%d %H:%M} UTC.",
+        meanwhile=f"It is kept until the deadline in its label, {row.deadline:%Y-%m-%d %H:%M} UTC." if kept
+        else "It is being destroyed, until its absence is proven.",
+        advice="If nobody needs it, end it on its page." if kept
+        else "Ask how it came about: a lost database, or a create that succeeded long after it was given up?",
+    )  # fmt: skip
 
 
 def _unresolved(now: datetime) -> Iterator[Trouble]:
@@ -311,21 +337,7 @@ def _unresolved(now: datetime) -> Iterator[Trouble]:
             )  # fmt: skip
 
 
-def _adopted() -> Iterator[Trouble]:
-    for row in Instance.objects.filter(adopted_at__isnull=False, state__in=MAY_EXIST):
-        kept = row.state != State.DESTROYING
-        yield Trouble(
-            name="orphan_adopted", subject=str(row.pk), provider=row.provider, instance=row,
-            what=f"Machine {row.machine_id} at {row.provider} bears our label and no session stands for it; found "
-            f"{row.adopted_at:%Y-%m-%d %H:%M} UTC.",
-            meanwhile=f"It is kept until the deadline in its label, {row.deadline:%Y-%m-%d %H:%M} UTC." if kept
-            else "It is being destroyed, until its absence is proven.",
-            advice="If nobody needs it, end it on its page." if kept
-            else "Ask how it came about: a lost database, or a create that succeeded long after it was given up?",
-        )  # fmt: skip
-
-
-def _machines(now: datetime) -> Iterator[Trouble]:
+def _suspects(now: datetime) -> Iterator[Trouble]:
     for stranger in Stranger.objects.filter(ownership=Ownership.SUSPECT):
         yield Trouble(
             name="suspect_label", subject=f"{stranger.provider} {stranger.machine_id}", provider=stranger.provider,

@@ -98,7 +98,20 @@ AT_ONCE_EACH = 200
 
 def due(model: type[Row], now: datetime) -> list[Row]:
     """Rows that want to be looked at, the longest overdue first."""
+    if not is_any_due(model, now):
+        return []
     return _scan(model._default_manager.filter(due_at__lte=now).order_by("due_at")[:AT_ONCE])
+
+
+def is_any_due(model: type[Due], now: datetime) -> bool:
+    """Nearly every look finds nothing, and building its query takes ten times as long as answering this one."""
+    table = connection.ops.quote_name(model._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT 1 FROM {table} WHERE due_at <= %s LIMIT 1",  # noqa: S608 - the model's own name
+            [connection.ops.adapt_datetimefield_value(now)],
+        )
+        return cursor.fetchone() is not None
 
 
 def due_instances(now: datetime, provider: str | None = None) -> list[Instance]:
@@ -106,6 +119,8 @@ def due_instances(now: datetime, provider: str | None = None) -> list[Instance]:
 
     Counted for each provider, so that what one that does not answer leaves undone hides nobody else's.
     """
+    if not is_any_due(Instance, now):
+        return []
     rows = Instance.objects.filter(due_at__lte=now)
     names = [provider] if provider else rows.order_by().values_list("provider", flat=True).distinct()
     ending = Q(state=State.DESTROYING) | Q(deadline__lte=now)

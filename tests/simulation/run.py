@@ -40,8 +40,9 @@ BOOT = "demo"
 
 # After the last client has what it wanted, the service gets this long to come to rest.
 REST_WITHIN = timedelta(hours=3)
-# And then nothing may turn up any more: late arrivals need a few listings to be found.
-WATCH = timedelta(minutes=4)
+# And then nothing may turn up any more: a machine that comes back within this gets a listing to be found by, and
+# one more until its end is proven.
+COMES_BACK = timedelta(minutes=1)
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Run:
             self.stage.boundaries.on_cross = on_cross
             self._tell(self.scenario.story())
             self._come_to_rest()
-            self.advance(WATCH)
+            self.advance(COMES_BACK + 2 * settings.RECONCILIATION_INTERVAL)
             return judge(self)
 
     @contextmanager

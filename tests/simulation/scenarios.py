@@ -94,7 +94,7 @@ def _ended(after: float, how: str = "delete") -> Story:
     yield from end(session, how=how)
 
 
-@scenario()
+@scenario(main=True)
 def deleted_at_once() -> Story:
     yield from _ended(0)
 
