@@ -194,15 +194,10 @@ def _accounts(beats: Beats, now: datetime) -> Iterator[Trouble]:
             yield from _without_key(account, now)
             continue
         # Only a listing that works ends it: a time-out after a rejection says nothing about the key.
-        if account.unauthorized or (account.failures and _was_rejected(account)):
+        if account.unauthorized:
             yield _rejected(account)
         if _is_blind(account, since, now):
             yield _blind(account, now)
-
-
-def _was_rejected(account: Account) -> bool:
-    open_alarms = Alarm.objects.filter(name="credentials_rejected", subject=account.provider, over_at=None)
-    return open_alarms.exists()
 
 
 def blind_after() -> timedelta:
@@ -252,7 +247,7 @@ def _without_key(account: Account, now: datetime) -> Iterator[Trouble]:
 def _rejected(account: Account) -> Trouble:
     return Trouble(
         name="credentials_rejected", subject=account.provider, provider=account.provider,
-        what=f"{account.provider} rejects our key: {account.error or 'not authorised'}.",
+        what=f"{account.provider} rejects our key. The last error: {account.error or 'not authorised'}.",
         meanwhile="Sessions are kept as they are. Machines there bill on and can't be destroyed by us until it works.",
         advice="Make a new key there, put it into the environment, restart; `manage.py doctor` tells whether it works.",
     )  # fmt: skip

@@ -9,7 +9,11 @@ from django.db.models import Count, Q
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from costs import budgets, ledger
+from costs.budgeting import OnLimit
+from costs.models import Budget, Delivery, Endpoint
 from gpushopper.models import Alarm
+from providers.money import MICROS_PER_USD
 from sessions.lifecycle import DESTROY_OVERDUE, OVER, Reason, State
 from sessions.models import Account, Counter, Heartbeat, Instance, Session
 
@@ -40,6 +44,7 @@ class Figures(Collector):
         yield from self._ends()
         yield self._heartbeats()
         yield self._alarms()
+        yield from self._money()
 
     def _sessions(self) -> Metric:
         family = GaugeMetricFamily(
@@ -142,3 +147,21 @@ class Figures(Collector):
         for name, count in standing.values_list("name").annotate(count=Count("pk")):
             family.add_metric([name], count)
         return family
+
+    def _money(self) -> Iterator[Metric]:
+        """Without names: whoever may read the figures need not know who spends how much."""
+        burn = GaugeMetricFamily("gpu_burn_usd_per_hour", "What all machines cost now.", labels=["provider"])
+        for provider, rate in ledger.burn_by("provider").items():
+            burn.add_metric([provider], rate / MICROS_PER_USD)
+        used_up = GaugeMetricFamily("gpu_budgets_used_up", "Budgets whose limit is spent.", labels=["on_limit"])
+        looks = budgets.outlooks(list(Budget.objects.all()), self.now)
+        for on_limit in OnLimit:
+            mine = [look for look in looks if look.budget.on_limit == on_limit]
+            used_up.add_metric([on_limit], sum(look.standing.is_used_up for look in mine))
+        waiting = GaugeMetricFamily("gpu_webhook_deliveries_waiting", "Messages that no endpoint has taken yet.")
+        waiting.add_metric([], Delivery.objects.filter(delivered_at=None, gave_up_at=None).count())
+        given_up = GaugeMetricFamily("gpu_webhook_deliveries_given_up", "Of the last month, that no endpoint took.")
+        given_up.add_metric([], Delivery.objects.filter(gave_up_at__isnull=False).count())
+        disabled = GaugeMetricFamily("gpu_webhook_endpoints_disabled", "Endpoints that are not told any more.")
+        disabled.add_metric([], Endpoint.objects.filter(disabled_at__isnull=False).count())
+        yield from (burn, used_up, waiting, given_up, disabled)

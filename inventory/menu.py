@@ -32,10 +32,12 @@ def choose(
     now: datetime,
     exclude_offers: Sequence[str] = (),
     exclude_hosts: Sequence[str] = (),
+    hours: float = 0,
     limit: int = 50,
 ) -> list[Offer]:
-    """The cheapest fitting offers, without those on which a launch has failed lately."""
+    """The cheapest fitting offers that last for so many hours, without those on which a launch has failed lately."""
     fitting = on_menu(wanted).exclude(pk__in=exclude_offers)
+    fitting = fitting.exclude(max_duration_hours__gt=0, max_duration_hours__lt=hours)
     if exclude_hosts:
         fitting = fitting.exclude(host__in=exclude_hosts)
     failed = Launch.objects.filter(success=False, at__gt=now - timedelta(seconds=selection.AVOID_SECONDS))
@@ -46,7 +48,7 @@ def choose(
 
 def next_fitting(
     bounds: Mapping[str, Any], *, scope: str, gpu_type: str, gpu_count: int, vram_gb: int, disk_gb: int,
-    max_price: int | None, exclude_offers: Sequence[str], exclude_hosts: Sequence[str], now: datetime,
+    hours: float, max_price: int | None, exclude_offers: Sequence[str], exclude_hosts: Sequence[str], now: datetime,
 ) -> Offer | None:  # fmt: skip
     """The next offer for a session whose last attempt came to nothing.
 
@@ -61,7 +63,9 @@ def next_fitting(
         wider.pop("gpu_type", None)
     if scope == "same_vram":
         wider["min_vram"] = max(vram_gb, wider.get("min_vram") or 0)
-    offers = choose(criteria(wider), now=now, exclude_offers=exclude_offers, exclude_hosts=exclude_hosts, limit=200)
+    offers = choose(
+        criteria(wider), now=now, exclude_offers=exclude_offers, exclude_hosts=exclude_hosts, hours=hours, limit=200
+    )
     priced = [(offer.price_for(disk_gb).total, offer.pk, offer) for offer in offers if _has_room(offer, disk_gb)]
     affordable = [entry for entry in priced if max_price is None or entry[0] <= max_price]
     return min(affordable)[2] if affordable else None

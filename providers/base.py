@@ -164,7 +164,6 @@ class Traits:
     """What differs between providers and matters above this package. Each with a safe default."""
 
     settle: timedelta = timedelta(minutes=10)  # how long a listing may lack what a create has made
-    boot_timeout: timedelta = timedelta(minutes=15)
     min_disk_gb: int = 0
     disk_step_gb: int = 1
     can_relabel: bool = False

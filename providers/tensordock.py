@@ -73,7 +73,6 @@ class TensorDock:
     name = "tensordock"
     traits = Traits(
         settle=timedelta(minutes=15),
-        boot_timeout=timedelta(minutes=20),
         min_disk_gb=MIN_DISK_GB,
         disk_step_gb=DISK_STEP_GB,
         takes_onstart=True,

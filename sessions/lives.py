@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -82,6 +82,7 @@ def _offer_for(session: Session, instances: list[Instance], now: datetime) -> Of
     return menu.next_fitting(
         session.criteria, scope=session.retry_scope, gpu_type=session.gpu_type, gpu_count=session.gpu_count,
         vram_gb=session.vram_gb, disk_gb=session.disk_gb, max_price=session.max_price,
+        hours=session.reservation / timedelta(hours=1),
         exclude_offers=[*tried, *busy.values_list("offer_id", flat=True)],
         exclude_hosts=[row.host for row in instances if row.host], now=now,
     )  # fmt: skip

@@ -172,7 +172,10 @@ def _by_type(data: dict[str, Any], consumer: str, now: datetime) -> tuple[Offer,
 def _fitting(data: dict[str, Any], consumer: str, now: datetime) -> Iterator[tuple[Offer, int]]:
     busy = Session.objects.filter(consumer=consumer, status__in=LIVE).values_list("offer_id", flat=True)
     refusals: list[Problem] = []
-    offers = menu.choose(menu.criteria(_criteria(data)), exclude_offers=list(busy), limit=200, now=now)
+    offers = menu.choose(
+        menu.criteria(_criteria(data)), exclude_offers=list(busy), hours=float(data["reservation_hours"]),
+        limit=200, now=now,
+    )  # fmt: skip
     limit = data.get("max_price_per_hour")
     for offer in offers:
         disk_gb = fitting_disk(offer, data["disk_gb"])

@@ -105,7 +105,7 @@ def _blind(account: Account, error: ProviderError, now: datetime) -> Outcome:
         pause = max(pause, timedelta(seconds=min(wait, 300)))
     write(
         account, tried_at=now, failures=account.failures + 1, error=str(error)[:500],
-        unauthorized=isinstance(error, Unauthorized), due_at=now + pause,
+        unauthorized=account.unauthorized or isinstance(error, Unauthorized), due_at=now + pause,
     )  # fmt: skip
     count("listing_failures", account.provider)
     log.warning("provider %s: no complete listing (%s); nothing is concluded from it, next try in %d s.",

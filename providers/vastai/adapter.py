@@ -73,7 +73,6 @@ class VastAI:
     name = "vastai"
     traits = Traits(
         settle=timedelta(minutes=10),
-        boot_timeout=timedelta(minutes=15),
         min_disk_gb=rows.MIN_DISK_GB,
         can_relabel=True,
         can_attach=True,

@@ -11,6 +11,7 @@ import pytest
 from django.db import OperationalError
 from django.test import Client
 
+from costs.models import Budget, Delivery, Endpoint
 from gpushopper import signals
 from inventory import refresh
 from providers import registry
@@ -19,6 +20,7 @@ from sessions import engine as engines
 from sessions import rows
 from sessions.lifecycle import Reason, State
 from sessions.models import Account, Heartbeat, Instance, Session
+from tests.costs.usage import used
 from tests.fakes import Engine, FakeClock, FakeProvider, quote
 from tests.sessions.conftest import engine, guests, no_messages, provider
 
@@ -172,3 +174,22 @@ def test_the_providers_and_how_well_they_are_seen(
 def test_the_heartbeats_have_an_age(client: Client, virtual: FakeClock) -> None:
     Heartbeat.objects.create(name="guardian", at=virtual.now() - timedelta(seconds=7))
     assert figures(client)['gpu_heartbeat_age_seconds{engine="guardian"}'] == 7
+
+
+def test_money_has_figures_without_names(client: Client, virtual: FakeClock) -> None:
+    now = virtual.now()
+    used(now - timedelta(hours=1), None, consumer="alice", provider="vastai")
+    for limit, on_limit in ((100_000, "stop"), (9_000_000, "stop"), (100_000, "alert")):
+        Budget.objects.create(consumer="alice", period="total", limit=limit, on_limit=on_limit)
+    endpoint = Endpoint.objects.create(url="https://example.org", secret="whsec_x", disabled_at=now)
+    for given_up in (None, None, now):
+        Delivery.objects.create(endpoint=endpoint, kind="budget.exceeded", body="{}", gave_up_at=given_up)
+    found = figures(client)
+    assert found['gpu_burn_usd_per_hour{provider="vastai"}'] == 0.396
+    assert found['gpu_budgets_used_up{on_limit="stop"}'] == 1
+    assert found['gpu_budgets_used_up{on_limit="block"}'] == 0
+    assert found['gpu_budgets_used_up{on_limit="alert"}'] == 1
+    assert found["gpu_webhook_deliveries_waiting"] == 2
+    assert found["gpu_webhook_deliveries_given_up"] == 1
+    assert found["gpu_webhook_endpoints_disabled"] == 1
+    assert "alice" not in client.get("/metrics").content.decode()

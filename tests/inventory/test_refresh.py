@@ -129,11 +129,12 @@ def test_the_next_offer_fits_the_scope_and_the_price(provider: FakeProvider, vir
     provider.menu = [
         quote("1"), quote("2"), quote("3", gpu_name="RTX 3090", rates=cheap),
         quote("4", gpu_name="RTX 3060", vram_gb=12, rates=cheap), quote("5", rates=Rates(gpu=Decimal("9"))),
+        quote("6", rates=Rates(gpu=Decimal("0.01")), max_duration_hours=3.9),
     ]  # fmt: skip
     refresh.refresh("fake")
 
     def following(scope: str, **more: object) -> str | None:
-        asked = {"gpu_type": "RTX 4090", "gpu_count": 1, "vram_gb": 24, "disk_gb": 50, "max_price": None,
+        asked = {"gpu_type": "RTX 4090", "gpu_count": 1, "vram_gb": 24, "disk_gb": 50, "max_price": None, "hours": 4,
                  "exclude_offers": ["fake-1"], "exclude_hosts": [], "now": virtual.now(), **more}  # fmt: skip
         offer = menu.next_fitting({}, scope=scope, **asked)  # type: ignore[arg-type]
         return offer.pk if offer else None
@@ -143,3 +144,4 @@ def test_the_next_offer_fits_the_scope_and_the_price(provider: FakeProvider, vir
     assert following("any") == "fake-3"
     assert following("same_gpu", exclude_offers=["fake-1", "fake-2"], max_price=1_000_000) is None
     assert following("same_gpu", exclude_hosts=["host-2"]) == "fake-5"
+    assert following("same_gpu", hours=3.9) == "fake-6", "the host says for how long it is to be had"

@@ -239,7 +239,7 @@ def test_a_rejected_key_is_told_until_a_listing_works_again(
     assert events("credentials_rejected") == 1
     engine.run(8)
     alarms.raise_new(virtual.now())
-    assert not Account.objects.get().unauthorized
+    assert Account.objects.get().unauthorized
     assert "credentials_rejected" in standing(virtual), "no answer is not an accepted key"
     engine.run(60)
     alarms.raise_new(virtual.now())

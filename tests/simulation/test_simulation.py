@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 # Much longer than any of them takes alone on one core.
 PATIENCE = 540.0
@@ -30,34 +28,29 @@ def assert_clean(found: dict[str, Any]) -> None:
     assert found["false_kills"] == 0
 
 
-@pytest.mark.xdist_group("simulation")
 def test_a_death_at_any_boundary_leaves_no_orphan_and_kills_nothing_healthy() -> None:
     found = simulated("kill")
     assert_clean(found)
     assert found["kills"] >= 1000
 
 
-@pytest.mark.xdist_group("simulation")
 def test_every_life_is_lived_well_by_either_engine_and_by_three_workers() -> None:
     found = simulated("lives")
     assert_clean(found)
     assert found["runs"] > 100
 
 
-@pytest.mark.xdist_group("simulation")
 def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
     found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "9")
     assert_clean(found)
     assert found["runs"] > 50
 
 
-@pytest.mark.xdist_group("simulation")
 def test_all_weathers_with_deaths_in_them() -> None:
     found = simulated("sample", "--seed", "7", "--number", "40", "--kills", "2")
     assert_clean(found)
 
 
-@pytest.mark.xdist_group("simulation")
 def test_long_lives_by_chance() -> None:
     found = simulated("random", "--seed", "1", "--number", "2", "--hours", "3")
     assert_clean(found)

@@ -21,7 +21,6 @@ class Names:
         assert isinstance(traits, Traits)
         # Without a time to settle, a machine whose create was lost would be taken for one that was never made.
         assert timedelta(seconds=30) <= traits.settle <= timedelta(hours=2)
-        assert timedelta(seconds=30) <= traits.boot_timeout <= timedelta(hours=2)
         assert traits.min_disk_gb >= 0
         assert traits.disk_step_gb >= 1
         assert traits.dead_man in ("", "destroys", "powers_off")
