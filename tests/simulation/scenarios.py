@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from costs.models import Budget
 from providers import tag
 from sessions.lifecycle import Reason
-from tests.simulation.story import Ask, Do, Sleep, Story, Until, end, minutes, rent
+from tests.simulation.story import OVER, Ask, Do, Sleep, Story, Until, end, minutes, rent
 
 if TYPE_CHECKING:
     from tests.simulation.run import Run
@@ -141,6 +142,34 @@ def _idle(run: Run) -> None:
 def idle() -> Story:
     session = yield from rent(hours=1, idle_threshold_minutes=4)
     yield Until(session, ("stopped", "failed"))
+
+
+# --- Budgets ----------------------------------------------------------------------------------------------
+
+
+def _gone_soon(run: Run) -> None:
+    """What is over its budget is ended by the next look, or the one after a death; proving it takes as long as ever."""
+    [budget] = Budget.objects.all()[:1]
+    for machine in run.world.machines.values():
+        assert machine.destroyed_at - budget.created_at < timedelta(minutes=3), f"{machine.id} lived on"
+
+
+def _ended_by_a_budget(after: float) -> Story:
+    session = yield from rent(hours=LONG_BEFORE, wait=False)
+    yield Sleep(after)
+    yield Ask("POST", "/api/v1/budgets", {"period": "total", "limit_usd": 0.00001, "on_limit": "stop"})
+    yield Until(session, OVER)
+    yield Do(_gone_soon)
+
+
+@scenario(Reason.BUDGET)
+def a_budget_that_ends_what_boots() -> Story:
+    yield from _ended_by_a_budget(2)
+
+
+@scenario(Reason.BUDGET)
+def a_budget_that_ends_what_runs() -> Story:
+    yield from _ended_by_a_budget(90)
 
 
 # --- Machines that turn out badly -----------------------------------------------------------------------
