@@ -48,7 +48,8 @@ def _kill(options: argparse.Namespace) -> dict[str, Any]:
         return number % options.every == 0
 
     plans = [Plan(name, 0, options.fault, options.how, due, options.seed) for name in options.scenarios]
-    return campaign(plans or every_kill(main_only=not options.all, how=options.how, at=due), progress=True).shown()
+    plans = plans or every_kill(main_only=not options.all, how=options.how, at=due)
+    return campaign(plans, seconds=_seconds(options), progress=True).shown()
 
 
 def _sample(options: argparse.Namespace) -> dict[str, Any]:
@@ -83,8 +84,11 @@ def _random(options: argparse.Namespace) -> dict[str, Any]:
 def _full(options: argparse.Namespace) -> dict[str, Any]:
     from tests.simulation.campaign import campaign, everything
 
-    seconds = options.minutes * 60 if options.minutes else None
-    return campaign(everything(), seconds=seconds, progress=True).shown()
+    return campaign(everything(), seconds=_seconds(options), progress=True).shown()
+
+
+def _seconds(options: argparse.Namespace) -> float | None:
+    return options.minutes * 60 if options.minutes else None
 
 
 def _replay(options: argparse.Namespace) -> dict[str, Any]:
@@ -126,8 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     long.add_argument("--calm", action="store_true", help="no deaths, pauses and changes of workers")
     long.set_defaults(run=_random)
     full = commands.add_parser("full", help="every death, pause and pair of all lives, and deaths in all weathers")
-    full.add_argument("--minutes", type=float, help="end after so long with what was found until then")
     full.set_defaults(run=_full)
+    for campaign in (kill, full):
+        campaign.add_argument("--minutes", type=float, help="begin nothing new after so long; what was found counts")
     again = commands.add_parser("replay", help="one run")
     again.add_argument("scenario")
     again.add_argument("--fault", default="")
