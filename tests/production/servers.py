@@ -106,8 +106,17 @@ class Postgres:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
-    def url(self, name: str) -> str:
-        return f"postgres://postgres@/{name}?host={self.folder}"
+    def url(self, name: str, role: str = "postgres") -> str:
+        return f"postgres://{role}@/{name}?host={self.folder}"
+
+    def reader(self, name: str) -> str:
+        """The database's URL for a role that may read every table, and nothing else."""
+        role = f"{name}_reader"
+        with psycopg.connect(host=str(self.folder), user="postgres", dbname=name, autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+                connection.execute(f'CREATE ROLE "{role}" LOGIN')
+            connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{role}"')
+        return self.url(name, role)
 
     def close(self) -> None:
         self.stop(signal.SIGQUIT)
