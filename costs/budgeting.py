@@ -6,7 +6,7 @@ limit. No clock, no database, no settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -118,6 +118,11 @@ class Standing:
     @property
     def is_used_up(self) -> bool:
         return self.spent >= self.limit
+
+
+def standing(limit: int, spent: int, commitments: Iterable[Commitment]) -> Standing:
+    """Of a budget, with the commitments of all its consumer's sessions that are not over."""
+    return Standing(limit, spent, sum(each.reserved for each in commitments))
 
 
 # --- Thresholds -------------------------------------------------------------------------------------------------

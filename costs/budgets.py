@@ -76,9 +76,9 @@ def standing(budget: Budget, sessions: Sequence[Session], now: datetime) -> Stan
 
     They are counted first: what one of them costs meanwhile is then counted twice rather than not at all.
     """
-    reserved = sum(commitment.reserved for commitment in commitments(sessions, now))
+    committed = commitments(sessions, now)
     start, end = budgeting.window(Period(budget.period), now)
-    return Standing(budget.limit, ledger.spent(budget.consumer, start, end, now), reserved)
+    return budgeting.standing(budget.limit, ledger.spent(budget.consumer, start, end, now), committed)
 
 
 def notice(budget: Budget, room: Standing) -> str:
@@ -143,10 +143,9 @@ def outlooks(page: Sequence[Budget], now: datetime) -> list[Outlook]:
     found = []
     for budget in page:
         period, sessions = Period(budget.period), alive[budget.consumer]
-        room = Standing(
-            budget.limit, spent[period].get(budget.consumer, 0),
-            sum(committed[session.pk].reserved for session in sessions),
-        )  # fmt: skip
+        room = budgeting.standing(
+            budget.limit, spent[period].get(budget.consumer, 0), (committed[session.pk] for session in sessions)
+        )
         ahead = sum(to_come[period].get(session.pk, 0) for session in sessions)
         found.append(Outlook(budget, room, room.spent + ahead, notice(budget, room)))
     return found
