@@ -336,7 +336,8 @@ LOGGING = {
         "celery.beat": {"level": "WARNING"},
         "django_celery_beat": {"level": "WARNING"},
         "kombu": {"level": "WARNING"},
-        "paramiko": {"level": "CRITICAL"},  # Refused connections are part of every boot.
+        "paramiko": {"level": "CRITICAL"},  # Refused connections are part of every boot,
+        "providers.sandbox.ssh": {"level": "CRITICAL"},  # and of the other end of it.
         "django.request": {"level": "ERROR"},
         "django.security": {"level": "ERROR"},
         "waitress.queue": {"level": "ERROR"},
