@@ -8,6 +8,7 @@ to a boundary is walked once, however many die on it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import sys
@@ -40,6 +41,7 @@ class Tally:
     orphans: int = 0
     false_kills: int = 0
     longest_orphan_seconds: float = 0.0
+    orphan_seconds: Counter[str] = field(default_factory=Counter)  # of all machines, in whole seconds
     worst_cost_error_micros: int = 0
     wall_seconds: float = 0.0
     complete: bool = True  # False: there was no time for all of it
@@ -55,15 +57,24 @@ class Tally:
         self.orphans += found["orphans"]
         self.false_kills += found["false_kills"]
         self.longest_orphan_seconds = max(self.longest_orphan_seconds, *found["orphan_seconds"], 0.0)
+        self.orphan_seconds.update(str(math.ceil(seconds)) for seconds in found["orphan_seconds"])
         self.worst_cost_error_micros = max(self.worst_cost_error_micros, found["worst_cost_error"])
         self.ends.update(found["ends"])
         self.names.update(found["names"])
         if found["violations"]:
             self.failures.append({"replay": how, "violations": found["violations"][:5]})
 
+    @property
+    def orphan_seconds_p99(self) -> int:
+        """So long, or less, lived 99 of 100 machines after nobody wanted them."""
+        machines = sorted(int(seconds) for seconds in self.orphan_seconds.elements())
+        return machines[math.ceil(len(machines) * 0.99) - 1] if machines else 0
+
     def shown(self) -> dict[str, Any]:
         return {
             **asdict(self),
+            "orphan_seconds": dict(self.orphan_seconds),
+            "orphan_seconds_p99": self.orphan_seconds_p99,
             "virtual_hours": round(self.virtual_hours, 1),
             "wall_seconds": round(self.wall_seconds, 1),
             "ends": dict(self.ends),
@@ -280,6 +291,7 @@ def merge(into: Tally, found: dict[str, Any]) -> None:
     into.orphans += found["orphans"]
     into.false_kills += found["false_kills"]
     into.longest_orphan_seconds = max(into.longest_orphan_seconds, found["longest_orphan_seconds"])
+    into.orphan_seconds.update(found["orphan_seconds"])
     into.worst_cost_error_micros = max(into.worst_cost_error_micros, found["worst_cost_error_micros"])
     into.ends.update(found["ends"])
     into.names.update(found["names"])
