@@ -30,8 +30,9 @@ from providers.sandbox.ssh import RESET, SshServer, make_host_key
 from providers.sandbox.wire import Request, Response
 
 if TYPE_CHECKING:
+    from providers.sandbox.books import Machine
     from providers.sandbox.weather import Weather
-    from providers.sandbox.world import Machine, World
+    from providers.sandbox.world import World
 
 FRONT_PAGE = """\
 The GPU Shopper sandbox. Everything here is made up: no machine runs, and nothing costs money.

@@ -22,11 +22,12 @@ from urllib.parse import parse_qs
 from providers import deadman
 from providers.money import micros
 from providers.sandbox import catalogue
+from providers.sandbox.books import Account, Machine, Rate
 from providers.sandbox.catalogue import Place
 from providers.sandbox.wire import Request, Response, plain, reply
 
 if TYPE_CHECKING:
-    from providers.sandbox.world import Account, Machine, Rate, World
+    from providers.sandbox.world import World
 
 IMAGES = (
     "ubuntu2404_ml_everything", "ubuntu2404_ml_pytorch", "ubuntu2404_ml_tensorflow", "ubuntu2404", "ubuntu2204",
@@ -531,8 +532,6 @@ def _fits(asked: dict[str, Any], place: Place) -> bool:
 
 def _rate(asked: dict[str, Any], place: Place) -> Rate:
     """Part by part, as anybody would work it out from the listing."""
-    from providers.sandbox.world import Rate
-
     resources = asked["resources"]
     model, gpu = next(iter(resources["gpus"].items()))
     return Rate(

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from providers.money import micros
 from providers.sandbox import catalogue
+from providers.sandbox.books import Account, Machine, Rate
 from providers.sandbox.catalogue import Ask
 from providers.sandbox.wire import Request, Response, html, plain, reply
 
 if TYPE_CHECKING:
-    from providers.sandbox.world import Account, Machine, Rate, World
+    from providers.sandbox.world import World
 
 PAGE = 25
 SEARCH_CAP = 64
@@ -231,8 +232,6 @@ class VastAI:
         return None
 
     def _rent(self, account: Account, ask: Ask, body: dict[str, Any], *, stopped: bool) -> Machine:
-        from providers.sandbox.world import Rate
-
         if not ask.rented:
             ask.rented = True
         disk = max(8, int(body.get("disk") or 8))
@@ -266,8 +265,6 @@ class VastAI:
         return self._rent(owner, ask, {"label": label, "disk": 20, "image": "somebody/else:1"}, stopped=False)
 
     def rate_stopped(self, rate: Rate) -> Rate:
-        from providers.sandbox.world import Rate
-
         return Rate(storage=rate.storage)
 
     # --- Instances --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from providers.sandbox.world import Machine, Rate
+    from providers.sandbox.books import Machine, Rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ import pytest
 from providers import clock as product_clock
 from providers import deadman, http
 from providers.base import ProviderError
+from providers.sandbox.books import BOOTS, Rate
 from providers.sandbox.transport import session_for
 from providers.sandbox.weather import SWITCHES
 from providers.sandbox.wire import Request, Response
-from providers.sandbox.world import BOOTS, TAKEN_OVER, Rate, World
+from providers.sandbox.world import TAKEN_OVER, World
 from tests.contract.scene import LABEL, OTHER_KEY, TOKENS, Scene, adapter, scene
 from tests.simulation.virtual_clock import VirtualClock
 
