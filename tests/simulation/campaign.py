@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import signal
 import sys
 import time
 import traceback
@@ -111,6 +112,14 @@ class Children:
             text = pipe.read()
         os.waitpid(child, 0)
         heard(json.loads(text) if text else _lost(), how)
+
+    def end(self) -> None:
+        """Nobody waits for them any more."""
+        for child, (read, _) in self.pipes.items():
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+            os.close(read)
+        self.pipes.clear()
 
     def collect_all(self, heard: Callable[[dict[str, Any], str], None]) -> None:
         while self.pipes:
@@ -323,6 +332,7 @@ def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: b
         children.collect_all(heard)
     except KeyboardInterrupt:
         tally.complete = False
+        children.end()
     tally.wall_seconds = time.monotonic() - began
     return tally
 
