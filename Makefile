@@ -33,7 +33,7 @@ run: $(VENV)/runtime.stamp ## the service on http://127.0.0.1:8080
 	@$(BIN)/python manage.py run
 
 test: $(VENV)/dev.stamp ## the whole suite
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 check: $(VENV)/dev.stamp ## format, lint, types, import rules, missing migrations, settings
 	@$(BIN)/ruff format --check .

@@ -68,7 +68,7 @@ def _page(month: Days, by: str, now: datetime) -> dict[str, Any]:
         "chart": pictures.stacked([each.first for each in month.each_day()], _named(used)),
         "table": _table(used),
         "tiles": _tiles(month, used, now),
-        "burning": _burning(by),
+        "burning": _burning(by, now),
         "budgets": _budgets(now),
         "providers": [_provider(line) for line in report_.providers],
         "sessions": list(_sessions(report_)), "sessions_total": _billed_sessions(report_),
@@ -138,10 +138,14 @@ def _tiles(month: Days, used: Mapping[tuple[date, str], Amount], now: datetime) 
         yield {"title": "Nobody's", "value": dollars(metering.micros(orphans.total)), "note": note, "mood": "warn"}
 
 
-def _burning(by: str) -> list[dict[str, str]]:
-    rates = ledger.burn_by(COLUMNS[by])
-    names = sorted(rates, key=lambda name: (-rates[name], name))
-    return [{"name": _name(name), "rate": f"{dollars(rates[name])}/h"} for name in names]
+def _burning(by: str, now: datetime) -> list[dict[str, str]]:
+    """What each costs now, and will still cost until the deadlines of its sessions."""
+    rates, ahead = ledger.burn_by(COLUMNS[by]), forecast.ahead_by(COLUMNS[by], forecast.EVER_AFTER, now)
+    names = sorted({*rates, *ahead}, key=lambda name: (-rates.get(name, 0), name))
+    return [
+        {"name": _name(name), "rate": f"{dollars(rates.get(name, 0))}/h", "ahead": dollars(ahead.get(name, 0))}
+        for name in names
+    ]
 
 
 def _budgets(now: datetime) -> Iterator[dict[str, Any]]:

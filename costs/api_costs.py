@@ -16,7 +16,7 @@ from rest_framework.response import Response
 
 from costs import bills, budgets, forecast, ledger, metering
 from costs.billing import Comparison
-from costs.days import Days, day_of, midnight, month_of
+from costs.days import Days, day_of, month_of
 from costs.ledger import Slice, Total, Which
 from costs.models import UsageInterval
 from providers import clock, registry
@@ -36,7 +36,6 @@ DAILY, MONTHLY = "daily", "monthly"
 MOST_SLICES = 430
 
 EARLIEST, LATEST = date(1970, 1, 2), date(9990, 12, 31)
-EVER_AFTER = midnight(LATEST)
 
 
 # --- What is asked ------------------------------------------------------------------------------------------------
@@ -245,7 +244,7 @@ def _session_json(session: Session, which: Which, days: Days, now: datetime) -> 
     found = ledger.total(which, days.since, days.until, now)
     billed = bills.billed(session.pk, days, which.provider)
     compared = Comparison(found.cost, billed)
-    ahead = forecast.ahead([session], EVER_AFTER, now) if session.status in LIVE else {}
+    ahead = forecast.ahead([session], forecast.EVER_AFTER, now) if session.status in LIVE else {}
     so_far = ledger.costs_of([session.pk], now)[session.pk]
     return {
         "session_id": str(session.pk),

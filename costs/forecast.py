@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.db.models import F, Sum
@@ -13,6 +13,9 @@ from costs import budgeting
 from costs.models import UsageInterval
 from sessions.lifecycle import LIVE
 from sessions.models import Session
+
+# After the deadline of any session.
+EVER_AFTER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def live(consumer: str | None = None, provider: str | None = None) -> list[Session]:
@@ -39,10 +42,11 @@ def _rates(sessions: Iterable[UUID]) -> Mapping[UUID, int]:
     return dict(rows.values_list("session").annotate(rate=Sum(F("compute") + F("storage"))))
 
 
-def by_consumer(until: datetime, now: datetime) -> dict[str, int]:
+def ahead_by(column: str, until: datetime, now: datetime) -> dict[str, int]:
+    """Micro-dollars that all live sessions will cost from now on, for each `consumer` or `provider`."""
     sessions = live()
     costs = ahead(sessions, until, now)
     found: defaultdict[str, int] = defaultdict(int)
     for session in sessions:
-        found[session.consumer] += costs[session.pk]
+        found[getattr(session, column)] += costs[session.pk]
     return dict(found)

@@ -128,3 +128,17 @@ def test_watchers_at_once_tell_once(shared: None, virtual: FakeClock, monkeypatc
 
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFm8VlVtCbe8Cj4ykSgW0Nzq3PYGtUvAgYqC0Cw3b2yJ me"
+
+
+def test_one_key_sent_by_many_at_once_rents_once(menu: None) -> None:
+    text = key("alice")
+    body = {"gpu_type": "RTX 4090", "reservation_hours": 1}
+
+    def create(index: int) -> tuple[int, Any]:
+        answer = client(text).post("/api/v1/sessions", body, HTTP_IDEMPOTENCY_KEY="monday-1")
+        return answer.status_code, answer.json()
+
+    answers = at_once(12, create)
+    assert answers == [answers[0]] * 12, "the same session, and the same private key"
+    assert answers[0][0] == 201
+    assert Session.objects.count() == 1

@@ -126,7 +126,7 @@ def test_what_runs_burns_and_is_foretold(staff: Client, now: datetime) -> None:
     assert "Burning now $0.3960/h" in page
     assert f"{MONTH.first:%B %Y} $0.3960" in page
     assert "Forecast $1.58 $1.19 more, if what lives runs until its deadline" in page
-    assert "alice $0.3960/h" in page
+    assert "Consumer Burns Still to come alice $0.3960/h $1.19" in page
 
 
 def test_a_month_that_is_over_has_no_forecast(staff: Client, now: datetime) -> None:

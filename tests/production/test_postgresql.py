@@ -27,7 +27,6 @@ SUITE = [
     "tests/inventory",
     "tests/costs/test_budget_races.py",
     "tests/costs/test_spending_page.py",
-    "tests/api/test_sessions.py",
     "tests/production/test_pacing.py",
 ]
 # Many virtual minutes each, which on PostgreSQL are many real seconds, and nothing in them that others lack.

@@ -62,7 +62,8 @@ def _sample(options: argparse.Namespace) -> dict[str, Any]:
 def _lives(options: argparse.Namespace) -> dict[str, Any]:
     from tests.simulation.campaign import CORES, campaign, every_life
 
-    return campaign(every_life(options.fault, options.scenarios), progress=True, at_once=CORES).shown()
+    plans = every_life(options.fault, options.scenarios, in_turn=options.in_turn)
+    return campaign(plans, progress=True, at_once=CORES).shown()
 
 
 def _random(options: argparse.Namespace) -> dict[str, Any]:
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     lives = commands.add_parser("lives", help="each life once, by Celery, by the guardian, by three workers")
     lives.add_argument("scenarios", nargs="*")
     lives.add_argument("--fault", default="")
+    lives.add_argument("--in-turn", action="store_true", help="each by one of the three only")
     lives.set_defaults(run=_lives)
     kill = commands.add_parser("kill", help="die at each boundary of the main lives, or of those named")
     kill.add_argument("scenarios", nargs="*")

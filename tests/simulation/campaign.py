@@ -348,15 +348,18 @@ def never(number: int) -> bool:
     return False
 
 
-def every_life(fault: str = "", names: Sequence[str] = ()) -> list[Plan]:
-    """Each life once, by Celery alone, by the guardian alone, and by three workers interleaved."""
+def every_life(fault: str = "", names: Sequence[str] = (), *, in_turn: bool = False) -> list[Plan]:
+    """Each life once by Celery alone, by the guardian alone, and by three workers interleaved; or by these in turn."""
     from tests.simulation.scenarios import SCENARIOS
 
     plans = []
-    for name in names or SCENARIOS:
-        plans.append(Plan(name, 0, fault, at=never))
-        plans.append(Plan(name, 0, fault, at=never, celery=False, guardian=True))
-        plans.append(Plan(name, 0, fault, at=never, workers=3, seed=len(plans)))
+    for number, name in enumerate(names or SCENARIOS):
+        ways = [
+            Plan(name, 0, fault, at=never),
+            Plan(name, 0, fault, at=never, celery=False, guardian=True),
+            Plan(name, 0, fault, at=never, workers=3, seed=3 * number + 2),
+        ]
+        plans += [ways[number % 3]] if in_turn else ways
     return plans
 
 

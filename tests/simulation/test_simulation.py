@@ -36,10 +36,10 @@ def test_a_death_at_any_boundary_leaves_no_orphan_and_kills_nothing_healthy() ->
     assert found["kills"] >= 1000
 
 
-def test_every_life_is_lived_well_by_either_engine_and_by_three_workers() -> None:
-    found = simulated("lives")
+def test_every_life_is_lived_well_whoever_does_the_work() -> None:
+    found = simulated("lives", "--in-turn")
     assert_clean(found)
-    assert found["runs"] > 100
+    assert found["runs"] > 35
 
 
 def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
