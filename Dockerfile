@@ -8,7 +8,7 @@ RUN useradd --system --uid 10001 --create-home gpushopper
 WORKDIR /app
 
 COPY requirements/production.txt requirements/
-RUN pip install --require-hashes -r requirements/production.txt
+RUN pip install --require-hashes --no-deps -r requirements/production.txt
 
 COPY manage.py pyproject.toml README.md LICENSE ./
 COPY gpushopper gpushopper

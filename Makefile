@@ -17,13 +17,13 @@ $(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml
 	  { echo "GPU Shopper needs Python 3.11 or newer. Say which one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@echo "installing what the service needs (about 20 s the first time) ..."
-	@$(PIP) install --require-hashes -r requirements/runtime.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/runtime.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 	@echo "installing what the tests need ..."
-	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/dev.txt
 	@touch $@
 
 demo: $(VENV)/runtime.stamp ## the whole job on the sandbox, then leave the service up (ONCE=1: end after the tour)
@@ -35,11 +35,12 @@ run: $(VENV)/runtime.stamp ## the service on http://127.0.0.1:8080
 test: $(VENV)/dev.stamp ## the whole suite
 	@$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
-check: $(VENV)/dev.stamp ## format, lint, types, import rules, missing migrations, settings
+check: $(VENV)/dev.stamp ## format, lint, types, import rules, dependencies, missing migrations, settings
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
+	@$(PIP) check
 	@$(BIN)/python manage.py makemigrations --check --dry-run
 	@$(BIN)/python manage.py check --fail-level ERROR
 
