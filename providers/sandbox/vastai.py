@@ -387,7 +387,8 @@ class VastAI:
         place, _ = catalogue.PLACES[ask.place]
         states = self._states(machine)
         runs = states["actual_status"] == "running"
-        gpu = ask.price if machine.state == "up" else 0
+        price = machine.rate.gpu / 1e6
+        gpu = price if machine.state == "up" else 0
         storage = machine.disk_gb * ask.storage_cost / HOURS_PER_MONTH
         end_after = machine.faults.get("host.end_date_after")
         end = (
@@ -406,10 +407,10 @@ class VastAI:
             "jupyter_token": self.world.secret(f"jupyter {machine.id}"), "start_date": machine.created_at.timestamp(),
             "end_date": end.timestamp(), "duration": (end - self.world.now()).total_seconds(), "uptime_mins": None,
             "is_bid": bool(machine.faults.get("create.is_bid")), "min_bid": round(ask.price * 0.55, 4),
-            "dph_base": ask.price, "dph_total": ask.price + storage, "storage_cost": ask.storage_cost,
+            "dph_base": price, "dph_total": price + storage, "storage_cost": ask.storage_cost,
             "inet_up_cost": 0.008, "inet_down_cost": 0.004,
             "instance": {"gpuCostPerHour": gpu, "diskHour": storage, "totalHour": gpu + storage},
-            "search": {"gpuCostPerHour": ask.price, "diskHour": storage, "totalHour": ask.price + storage},
+            "search": {"gpuCostPerHour": price, "diskHour": storage, "totalHour": price + storage},
             "gpu_name": name, "num_gpus": machine.count, "gpu_ram": vram_mb, "gpu_totalram": vram_mb * machine.count,
             "gpu_util": 3.0, "cpu_name": "AMD EPYC 7443P 24-Core Processor", "cpu_cores": ask.cpu_cores,
             "cpu_cores_effective": ask.cpu_share, "cpu_ram": ask.ram_mb, "disk_space": float(machine.disk_gb),

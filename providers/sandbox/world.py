@@ -449,6 +449,11 @@ class World:
     def _meter(self, machine: Machine, at: datetime, rate: Rate) -> None:
         machine.rates.append((at, rate))
 
+    def reprice(self, machine: Machine, rate: Rate) -> None:
+        """From now on it costs that."""
+        machine.rate = rate
+        self._meter(machine, self.now(), rate)
+
     def bill(self, machine_id: str, until: datetime | None = None) -> int:
         """Micro-dollars so far: each rate times its microseconds, summed, divided and rounded half-even once."""
         return _rounded(sum(rate.total * span for rate, span in self._spans(machine_id, until)))

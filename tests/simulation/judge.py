@@ -272,6 +272,8 @@ def _unseen(run: Run, rows: list[Instance]) -> int:
     downs = sum((until - since for since, until in run.service.downs), timedelta(0))
     blind = LOOKS + downs + run.service.pauses * LEASE + (3 * CLOCK_SLACK if run.clock.skew else timedelta(0))
     blind += sum((until - since for since, until in run.outages), timedelta(0))
+    if run.repriced:
+        blind += settings.RECONCILIATION_INTERVAL  # Another price is seen by the next listing, too.
     if any(row.end_reason in UNASKED or (row.asks and run.fault) for row in rows):
         blind += settings.RECONCILIATION_INTERVAL * 2
     return int(rate * blind.total_seconds() / 3600)

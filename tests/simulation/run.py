@@ -63,6 +63,7 @@ class Run:
     keys: dict[str, str] = field(default_factory=dict)
     unrested: str = ""
     restored: bool = False
+    repriced: bool = False
     _saved: bytes = b""
 
     def __post_init__(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from costs import ledger, metering
+from costs.days import Days
 from costs.models import Budget
 from providers import tag
 from sessions.lifecycle import Reason
@@ -170,6 +172,55 @@ def a_budget_that_ends_what_boots() -> Story:
 @scenario(Reason.BUDGET)
 def a_budget_that_ends_what_runs() -> Story:
     yield from _ended_by_a_budget(90)
+
+
+# --- Time and money ---------------------------------------------------------------------------------------
+
+
+def _shortly_before_midnight(run: Run) -> None:
+    run.clock.instant = run.clock.instant.replace(hour=23, minute=58)
+
+
+def _the_days_are_the_bill(run: Run) -> None:
+    days = Days(run.clock.began.date(), run.clock.now().date())
+    found = {day: amount.total for (day, _), amount in ledger.by_day("consumer", days, run.clock.now()).items()}
+    assert len(found) == 2, f"it was used on {sorted(found)}"
+    counted = metering.micros(sum(found.values()))
+    billed = sum(run.world.bill(machine) for machine in run.world.machines)
+    assert counted - billed < 0.01 * billed + 2_000, f"{counted} micro-dollars on two days, {billed} billed"
+
+
+@scenario(before=_shortly_before_midnight)
+def across_midnight() -> Story:
+    session = yield from rent(hours=LONG_BEFORE)
+    yield minutes(5)
+    yield from end(session)
+    yield Do(_the_days_are_the_bill)
+
+
+@scenario(long=True)
+def fifty_nine_minutes_with_a_restart_every_ten() -> Story:
+    session = yield from rent(hours=1)
+    for _ in range(5):
+        yield minutes(10)
+        yield Do(lambda run: run.service.stop(5))
+    yield minutes(9)
+    yield from end(session)
+
+
+def _twice_as_dear(run: Run) -> None:
+    run.repriced = True
+    for machine in run.world.machines.values():
+        run.world.reprice(machine, replace(machine.rate, gpu=2 * machine.rate.gpu))
+
+
+@scenario()
+def a_price_that_doubles() -> Story:
+    session = yield from rent(hours=LONG_BEFORE)
+    yield minutes(2)
+    yield Do(_twice_as_dear)
+    yield minutes(4)
+    yield from end(session)
 
 
 # --- Machines that turn out badly -----------------------------------------------------------------------
