@@ -130,6 +130,9 @@ class Service:
             time.sleep(0.1)
 
     def _is_ready(self) -> bool:
+        """Whether our own child is: somebody else may have taken the port a moment before it."""
+        if f"is at {self.url}/" not in self.log.read_text(errors="replace"):
+            return False
         # Whatever proxy the environment names is not between us and our own child.
         with contextlib.suppress(URLError, OSError), build_opener(ProxyHandler({})).open(f"{self.url}/ready") as answer:
             return bool(answer.status == 200)

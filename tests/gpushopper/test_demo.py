@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +153,29 @@ def test_something_real_on_the_menu_is_never_rented(monkeypatch: pytest.MonkeyPa
     with pytest.raises(demo.DidNotHold, match="real"):
         tour.rent()
     assert not ran
+
+
+def test_who_else_answers_at_the_port_is_not_taken_for_our_own(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Always200) as other:
+        threading.Thread(target=other.serve_forever, args=(0.01,)).start()
+        port = other.server_address[1]
+        with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as ours:
+            log.write_text("The port is taken.\n")
+            service = demo.Service(ours, tmp_path, port, log)
+            assert not service._is_ready()
+            log.write_text(f"GPU Shopper is at {service.url}/\n")
+            assert service._is_ready()
+        other.shutdown()
+
+
+class Always200(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
 
 
 def test_a_service_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:

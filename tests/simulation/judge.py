@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from costs import ledger
+from costs.days import Days
+from costs.models import UsageInterval
 from providers import tag
 from providers.tag import Ownership
 from sessions import outlets
@@ -61,7 +64,9 @@ def judge(run: Run) -> Verdict:
         names=dict(run.stage.boundaries.names),
         ends=dict(Counter(Instance.objects.exclude(end_reason="").values_list("end_reason", flat=True))),
     )
-    checks = (_rest, _orphans, _kills, _foreign, _one_machine, _proof, _moves, _calls, _costs, _secrets, _answers)
+    checks = (
+        _rest, _orphans, _kills, _foreign, _one_machine, _proof, _moves, _calls, _costs, _days, _secrets, _answers,
+    )  # fmt: skip
     for check in checks:
         verdict.violations += [f"{check.__doc__}: {found}" for found in check(run, verdict)]
     return verdict
@@ -256,6 +261,19 @@ def _costs(run: Run, verdict: Verdict) -> Iterator[str]:
         verdict.worst_cost_error = max(verdict.worst_cost_error, error)
         if error > _unseen(run, rows) + 2:
             yield f"session {session.pk}: {counted} micro-dollars counted, {billed} billed"
+
+
+def _days(run: Run, verdict: Verdict) -> Iterator[str]:
+    """I7, the days add up to the whole"""
+    now = run.clock.now()
+    first = UsageInterval.objects.order_by("started_at").first()
+    if first is None:
+        return
+    days = Days(first.started_at.date(), now.date())
+    by_day = sum(amount.total for amount in ledger.by_day("consumer", days, now).values())
+    whole = ledger.used(ledger.Which(), days.since, now, now).total
+    if by_day != whole:
+        yield f"{by_day} grains on the days, {whole} in all"
 
 
 # From the provider's end of a machine to the listing that lacks it: two looks while something is in flight.
