@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,27 @@ from tests import sabotage
 from tests.fakes import FakeClock
 
 sabotage.apply_from_environment()
+
+
+# What takes minutes, the longest first.
+LONGEST = (
+    "test_a_death_at_any_boundary", "test_whatever_is_killed", "test_all_weathers", "test_long_lives",
+    "test_the_suite_of_what_the_database_decides", "test_the_whole_tour", "test_a_worker_that_wakes_up",
+    "test_every_life_is_lived_well",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begun first, the longest tests leave no worker without work at the end.
+
+    Workers take a second test while they do their first, which should not be a long one that another could do.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    long = {number: item for item in items for name, number in rank.items() if item.name.startswith(name)}
+    first = [long[number] for number in sorted(long)]
+    short = [item for item in items if item not in first]
+    items[:] = first[:workers] + short[:workers] + first[workers:] + short[workers:]
 
 
 @pytest.fixture

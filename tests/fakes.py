@@ -160,7 +160,7 @@ class Engine:
     At most `TICK` at a time, since periodic work (budgets, alarms) is done in each round.
     """
 
-    TICK = timedelta(seconds=15)
+    TICK = timedelta(seconds=30)
 
     def __init__(self, told: FakeClock) -> None:
         self.clock = told
