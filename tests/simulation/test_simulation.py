@@ -49,7 +49,7 @@ def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
 
 
 def test_all_weathers_with_deaths_in_them() -> None:
-    found = simulated("sample", "--seed", "7", "--number", "32", "--kills", "2")
+    found = simulated("sample", "--seed", "7", "--number", "24", "--kills", "2")
     assert_clean(found)
 
 
