@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from costs import budgeting, budgets, webhooks
-from costs.api_webhooks import checked_url
+from costs.api_webhooks import NO_STORE, checked_url
 from costs.budgeting import WHOLE, OnLimit, Period
 from costs.budgets import Outlook
 from costs.models import Budget, Endpoint
@@ -138,7 +138,7 @@ class Budgets(Door):
             raise conflict("too_many", f"{consumer} has {MOST_BUDGETS} budgets already.")
         budget = Budget(consumer=consumer, by_operator=principal(request).is_operator, created_at=clock.now())
         answer = _save(request, budget, data)
-        return Response(answer, status=201, headers={"Location": f"/api/v1/budgets/{budget.pk}"})
+        return Response(answer, status=201, headers={**NO_STORE, "Location": f"/api/v1/budgets/{budget.pk}"})
 
 
 class OneBudget(Door):
@@ -156,7 +156,7 @@ class OneBudget(Door):
         if data.get("consumer_id", budget.consumer) != budget.consumer:
             raise bad_field("consumer_id", "A budget stays its consumer's; set another one.")
         budget.by_operator = principal(request).is_operator
-        return Response(_save(request, budget, data))
+        return Response(_save(request, budget, data), headers=NO_STORE)
 
     @extend_schema(responses={204: None})
     def delete(self, request: Request, pk: UUID) -> Response:
@@ -188,7 +188,7 @@ def _save(request: Request, budget: Budget, data: dict[str, Any]) -> dict[str, A
     now = clock.now()
     url = data.get("webhook_url") or ""
     endpoint = getattr(budget, "endpoint", None)
-    fresh = bool(url) and (endpoint is None or endpoint.url != url)
+    fresh = bool(url) and (endpoint is None or (endpoint.url, endpoint.consumer) != (url, _owner(request)))
     if fresh:
         checked_url("webhook_url", url)
     budget.period, budget.on_limit, budget.due_at = data["period"], data["on_limit"], now
@@ -208,10 +208,14 @@ def _set_endpoint(request: Request, budget: Budget, url: str, now: datetime) -> 
     Endpoint.objects.filter(budget=budget).delete()
     if not url:
         return ""
-    who = principal(request)
-    owner = "" if who.is_operator else who.consumer
-    endpoint = webhooks.add(url, consumer=owner, events=list(webhooks.BUDGET_EVENTS), budget=budget)
+    endpoint = webhooks.add(url, consumer=_owner(request), events=list(webhooks.BUDGET_EVENTS), budget=budget)
     return str(endpoint.secret)
+
+
+def _owner(request: Request) -> str:
+    """Whose an endpoint is that the caller sets; "" is the operators'."""
+    who = principal(request)
+    return "" if who.is_operator else who.consumer
 
 
 def budgets_json(request: Request, page: list[Budget], now: datetime) -> list[dict[str, Any]]:

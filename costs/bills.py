@@ -91,7 +91,8 @@ def read(provider: Provider, now: datetime, *, since: date | None = None) -> Rea
         ProviderError: not all of it came. The days before are kept as they were read.
     """
     bill, _ = Bill.objects.get_or_create(provider=provider.name, defaults={"due_at": now})
-    days = Days(since or _first_day(bill, now), day_of(now))
+    first = _first_day(bill, now)
+    days = Days(since or first, day_of(now))
     lines: list[BilledCharge] = []
     try:
         for day in days.each_day():
@@ -100,7 +101,8 @@ def read(provider: Provider, now: datetime, *, since: date | None = None) -> Rea
         _note(bill, tried_at=now, failures=F("failures") + 1, error=str(error)[:300], due_at=now + AFTER_TROUBLE)
         raise
     _match_again(provider.name)
-    _note(bill, tried_at=now, read_at=now, failures=0, error="", due_at=midnight(days.last) + DAY + AT_NIGHT)
+    if days.first <= first:  # A few days read by hand leave no hole before them.
+        _note(bill, tried_at=now, read_at=now, failures=0, error="", due_at=midnight(days.last) + DAY + AT_NIGHT)
     return Reading(days, len(lines), sum(line.amount for line in lines))
 
 
@@ -267,4 +269,5 @@ def is_settled(providers: Sequence[str], stopped_at: datetime | None) -> bool:
     if stopped_at is None:
         return False
     read_at = dict(Bill.objects.filter(provider__in=providers).values_list("provider", "read_at"))
-    return all((at := read_at.get(name)) is not None and at >= stopped_at + SETTLED for name in providers)
+    settled = [(at := read_at.get(name)) is not None and at >= stopped_at + SETTLED for name in providers]
+    return bool(settled) and all(settled)

@@ -28,8 +28,10 @@ HARD = (OnLimit.BLOCK, OnLimit.STOP)
 
 WHOLE = 10_000  # the threshold that is the limit itself
 
-# On top of what a session would cost by its deadline: a destruction takes its time, and is billed.
+# On top of what a session would cost by its deadline: a destruction takes its time, and is billed. A tenth of a
+# short one would be too little for it: a tick, the call, and a minute or two until it takes effect.
 MARGIN_PERCENT = 10
+END_TAKES = timedelta(minutes=3)
 
 # Without an upper price of its own, a wish under a hard budget may become dearer by so much: by another offer, if
 # it may go on to one; else by the price that drifts between the menu and the machine, for which half of the margin
@@ -70,7 +72,13 @@ def windows(period: Period, since: datetime, now: datetime) -> Iterator[tuple[da
 
 def worst_case(rate: int, reservation: timedelta) -> int:
     """What a session may have cost when it is gone, rounded up."""
-    return -(-rate * (100 + MARGIN_PERCENT) * _microseconds(reservation) // (100 * _microseconds(_HOUR)))
+    span = reservation + margin(reservation)
+    return -(-rate * _microseconds(span) // _microseconds(_HOUR))
+
+
+def margin(reservation: timedelta) -> timedelta:
+    """What its end may take beyond its deadline."""
+    return max(timedelta(microseconds=-(-_microseconds(reservation) * MARGIN_PERCENT // 100)), END_TAKES)
 
 
 def _microseconds(span: timedelta) -> int:
@@ -129,8 +137,8 @@ def standing(limit: int, spent: int, commitments: Iterable[Commitment]) -> Stand
 
 
 def crossed(thresholds: Sequence[int], limit: int, spent: int) -> list[int]:
-    """Those that are reached, ascending; the limit itself always counts as one."""
-    return [each for each in sorted({*thresholds, WHOLE}) if spent * WHOLE >= each * limit]
+    """Those that are reached, ascending; the limit itself always counts as one. Nothing spent crosses nothing."""
+    return [each for each in sorted({*thresholds, WHOLE}) if spent and spent * WHOLE >= each * limit]
 
 
 # --- What is to come ---------------------------------------------------------------------------------------------

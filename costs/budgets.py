@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 WATCH_EVERY = timedelta(seconds=10)
 
 
+# A machine whose create was never answered is found by its label up to 15 minutes later, and billed from the create
+# on: for so long the money of yesterday may still become more.
+KNOWN_LATE = timedelta(minutes=20)
+
+
 def _everybody(name: str) -> bool:
     return True
 
@@ -45,6 +50,7 @@ def connect(known: Callable[[str], bool]) -> None:
     is_consumer = known
     if reserve not in outlets.before_commitment:
         outlets.before_commitment.append(reserve)
+    outlets.no_second_machine = no_second_machine
     if watch not in outlets.each_round:
         outlets.each_round.append(watch)
 
@@ -53,13 +59,19 @@ def connect(known: Callable[[str], bool]) -> None:
 
 
 def commitments(sessions: Sequence[Session], now: datetime) -> list[Commitment]:
-    costs = outlets.costs_of([session.pk for session in sessions], now)
-    return [Commitment(_worst_case(session), costs.get(session.pk, 0)) for session in sessions]
+    keys = [session.pk for session in sessions]
+    costs, burns = outlets.costs_of(keys, now), forecast.rates(keys)
+    return [_commitment(session, costs.get(session.pk, 0), burns.get(session.pk, 0), now) for session in sessions]
 
 
-def _worst_case(session: Session) -> int:
+def _commitment(session: Session, cost: int, burns: int, now: datetime) -> Commitment:
+    """The worst case of the wish; or what it has cost and will at what it burns, if that has become more."""
     rate = budgeting.dearest(session.price, session.max_price, may_retry=_may_retry(session))
-    return budgeting.worst_case(rate, session.reservation)
+    wished = budgeting.worst_case(rate, session.reservation)
+    if not burns:
+        return Commitment(wished, cost)
+    end = (session.started_at or now) + session.reservation + budgeting.margin(session.reservation)
+    return Commitment(max(wished, cost + budgeting.ahead(max(rate, burns), end, end, now)), cost)
 
 
 def _may_retry(session: Session) -> bool:
@@ -167,9 +179,8 @@ def reserve(session: Session, now: datetime) -> None:
     budgets = list(hard)
     if not budgets:
         return
-    if session.max_price is None and session._state.adding:
-        # Without one, a retry could take an offer at any price, and no reservation would cover it.
-        session.max_price = budgeting.upper_price(session.price, may_retry=_may_retry(session))
+    if session._state.adding:
+        session.max_price = _upper_price(session)
     others = [other for other in not_over(session.consumer) if other.pk != session.pk]
     [asked] = commitments([session], now)
     for budget in budgets:
@@ -178,14 +189,29 @@ def reserve(session: Session, now: datetime) -> None:
             raise _refusal(budget, room, session, asked.reserved)
 
 
+def _upper_price(session: Session) -> int:
+    """Above it nothing is taken for a wish under a hard budget, since no reservation would cover it."""
+    upper = budgeting.upper_price(session.price, may_retry=_may_retry(session))
+    if session.max_price is None or not _may_retry(session):
+        return min(upper, session.max_price or upper)
+    return session.max_price
+
+
 def _refusal(budget: Budget, room: Standing, session: Session, asked: int) -> Problem:
     hours = shapes.hours(session.reservation)
     return conflict(
         "budget_exceeded",
-        f"This needs up to {written(asked)} USD ({hours:g} h and {budgeting.MARGIN_PERCENT} % for its end), and the "
+        f"This needs up to {written(asked)} USD ({hours:g} h and what its end may take), and the "
         f"{budget.period} budget of {written(budget.limit)} USD has {written(max(0, room.remaining))} USD left: "
         f"{written(room.spent)} are spent, {written(room.reserved)} reserved for what runs.",
     )
+
+
+def no_second_machine(session: Session) -> str:
+    """What is reserved is for one machine at a time; two would bill while the first is on its way out."""
+    if Budget.objects.filter(consumer=session.consumer, on_limit__in=HARD).exists():
+        return "a budget holds for one machine at a time, and the end of the last one is not proven yet"
+    return ""
 
 
 # --- Watching -----------------------------------------------------------------------------------------------------
@@ -214,13 +240,16 @@ def look(due: Budget, now: datetime) -> None:
             of_period = spent if since == start else ledger.spent(budget.consumer, since, until, now)
             for threshold in budgeting.crossed(budget.thresholds, budget.limit, of_period):
                 _alert(budget, since, threshold, of_period, now)
-        rows.write(budget, watched_at=now, due_at=now + WATCH_EVERY)
+        rows.write(budget, watched_at=max(budget.watched_at, now - KNOWN_LATE), due_at=now + WATCH_EVERY)
 
 
 def _stop(budget: Budget, now: datetime) -> None:
     note = f"the {budget.period} budget of {written(budget.limit)} USD is used up"
     for session in Session.objects.filter(consumer=budget.consumer, status__in=LIVE):
-        controller.wish_end(session.pk, Reason.BUDGET, now, actor="budget", note=note)
+        try:
+            controller.wish_end(session.pk, Reason.BUDGET, now, actor="budget", note=note)
+        except Exception:  # Whatever it is: the others are ended, people are told, and it is tried again.
+            log.exception("session %s could not be ended for budget %s.", session.pk, budget.pk)
 
 
 def _alert(budget: Budget, period_start: datetime, threshold: int, spent: int, now: datetime) -> None:

@@ -27,16 +27,16 @@ def live(consumer: str | None = None, provider: str | None = None) -> list[Sessi
 
 def ahead(sessions: Sequence[Session], until: datetime, now: datetime) -> dict[UUID, int]:
     """Micro-dollars that each of these live sessions will cost from now to its deadline, or to `until`."""
-    rates = _rates(session.pk for session in sessions)
+    burns = rates(session.pk for session in sessions)
     return {
         session.pk: budgeting.ahead(
-            rates.get(session.pk, session.price), session.expires_at or now + session.reservation, until, now
+            burns.get(session.pk, session.price), session.expires_at or now + session.reservation, until, now
         )
         for session in sessions
     }
 
 
-def _rates(sessions: Iterable[UUID]) -> Mapping[UUID, int]:
+def rates(sessions: Iterable[UUID]) -> Mapping[UUID, int]:
     """Micro-dollars per hour that the machines of these sessions cost now; one without a machine yet is missing."""
     rows = UsageInterval.objects.filter(session__in=list(sessions), ended_at=None).order_by()
     return dict(rows.values_list("session").annotate(rate=Sum(F("compute") + F("storage"))))

@@ -70,7 +70,8 @@ def check(url: str, *, allow_private: bool) -> Target:
     if not allow_private:
         for address in addresses:
             if not is_public(ipaddress.ip_address(address.partition("%")[0])):
-                raise Forbidden(f"{host} has the address {address}, which is not on the public internet.")
+                # Which address that is, is told to nobody: names inside our network are ours.
+                raise Forbidden(f"{host} is not on the public internet.")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(tls, host, port, addresses[0], path)
 

@@ -21,6 +21,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0
 _LONGEST = 100 * 365 * 86400.0
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
+# A shorter key is guessed from one label. Earlier keys may be shorter: machines that they signed are still ours.
+SHORTEST_KEY = 16
 
 
 def duration(text: str) -> timedelta:
@@ -72,6 +74,22 @@ class Environment:
             return value
 
         return self._read(name, "", read, repeat=False)
+
+    def signing_keys(self, name: str, made: str) -> list[str]:
+        """Keys with commas between them: the first signs, all verify. `made`: what holds if none is given.
+
+        What is wrong with them is told without repeating them. An empty one would let anybody sign.
+        """
+
+        def read(value: str) -> list[str]:
+            keys = [part.strip() for part in value.split(",")]
+            if not all(keys):
+                raise ValueError("one of its keys is empty; write them with one comma between two")
+            if len(keys[0]) < SHORTEST_KEY:
+                raise ValueError(f"the first key, which signs, has at least {SHORTEST_KEY} characters")
+            return keys
+
+        return self._read(name, [part.strip() for part in made.split(",") if part.strip()], read, repeat=False)
 
     def boolean(self, name: str, default: bool) -> bool:
         return self._read(name, default, boolean)

@@ -17,6 +17,18 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = environment.load(BASE_DIR)
 SETTING_PROBLEMS = env.problems
 
+# --- What this is --------------------------------------------------------------------------------------
+
+_BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "memory")
+CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", *_BROKERS) or env.url("REDIS_URL", *_BROKERS) or "memory://localhost/"
+EMBEDDED = CELERY_BROKER_URL.startswith("memory:")  # everything in one process
+PRODUCTION = not EMBEDDED
+PROVIDER_ENV = env.values  # The adapters read their own keys and addresses (`providers.registry`).
+# Without any key the embedded service brings the sandbox's stand-ins, and says so wherever they show.
+SANDBOX = EMBEDDED and not any(
+    PROVIDER_ENV.get(name) for name in ("VASTAI_API_KEY", "TENSORDOCK_API_TOKEN", "TENSORDOCK_API_KEY")
+)
+
 # --- Where things are ---------------------------------------------------------------------------------
 
 DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "data")))
@@ -24,7 +36,10 @@ SERVER_HOST = env.text("SERVER_HOST", "127.0.0.1")
 SERVER_PORT = env.integer("SERVER_PORT", 8080, most=65535)
 
 _database_url = env.url("DATABASE_URL", "sqlite", "postgres", "postgresql", "psql", "pgsql")
-_database_path = env.text("DATABASE_PATH") or str(DATA_DIR / "gpu-shopper.db")
+# Stand-ins bear the providers' names, and deny every machine that was really rented: their rows stay apart, so that a
+# start without keys (another shell, a lost .env) tells nothing about real ones.
+_database_file = "sandbox.db" if SANDBOX else "gpu-shopper.db"
+_database_path = env.text("DATABASE_PATH") or str(DATA_DIR / _database_file)
 DATABASES = {"default": environ.Env.db_url_config(_database_url or f"sqlite:///{Path(_database_path).absolute()}")}
 _database = DATABASES["default"]
 if _database["ENGINE"].endswith("sqlite3"):
@@ -63,11 +78,6 @@ else:
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-_BROKERS = ("redis", "rediss", "redis+socket", "sentinel", "memory")
-CELERY_BROKER_URL = env.url("CELERY_BROKER_URL", *_BROKERS) or env.url("REDIS_URL", *_BROKERS) or "memory://localhost/"
-EMBEDDED = CELERY_BROKER_URL.startswith("memory:")  # everything in one process
-PRODUCTION = not EMBEDDED
-
 # --- The deployment's own secrets -----------------------------------------------------------------------
 
 _given = {name: env.text(name) for name in keyfile.MADE}
@@ -75,7 +85,7 @@ MADE_UP_SECRETS = sorted(name for name, value in _given.items() if not value)
 _secrets = keyfile.load_or_make(DATA_DIR) if MADE_UP_SECRETS else {}
 SECRET_KEY = _given["SECRET_KEY"] or _secrets["SECRET_KEY"]
 FIELD_ENCRYPTION_KEYS = (_given["FIELD_ENCRYPTION_KEYS"] or _secrets["FIELD_ENCRYPTION_KEYS"]).split(",")
-TAG_KEYS = (_given["TAG_KEY"] or _secrets["TAG_KEY"]).split(",")  # The first signs, all verify.
+TAG_KEYS = env.signing_keys("TAG_KEY", _secrets.get("TAG_KEY", ""))
 DEPLOYMENT_ID = _given["DEPLOYMENT_ID"] or _secrets["DEPLOYMENT_ID"]
 
 # --- What a person may tune -------------------------------------------------------------------------------
@@ -111,11 +121,6 @@ LOG_LEVEL = env.text("LOG_LEVEL", "INFO", one_of=("DEBUG", "INFO", "WARNING", "E
 LOG_FORMAT = env.text("LOG_FORMAT", "text" if EMBEDDED else "json", one_of=("json", "text"))
 for _name in ("VASTAI_BASE_URL", "TENSORDOCK_BASE_URL"):
     env.url(_name, "https", "http")
-PROVIDER_ENV = env.values  # The adapters read their own keys and addresses (`providers.registry`).
-# Without any key the embedded service brings the sandbox's stand-ins, and says so wherever they show.
-SANDBOX = EMBEDDED and not any(
-    PROVIDER_ENV.get(name) for name in ("VASTAI_API_KEY", "TENSORDOCK_API_TOKEN", "TENSORDOCK_API_KEY")
-)
 
 # --- Django -------------------------------------------------------------------------------------------------
 

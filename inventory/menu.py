@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,15 @@ from inventory.models import Launch, Offer, Source
 from inventory.selection import Criteria, criteria
 from providers import registry
 
-__all__ = ["choose", "criteria", "find", "next_fitting", "on_menu", "record_attempt", "take_off"]
+__all__ = ["PASSED_ON", "choose", "criteria", "find", "next_fitting", "on_menu", "record_attempt", "take_off", "takers"]
+
+# What a session may pass on to its machine, and the trait of a provider that takes it.
+PASSED_ON = {
+    "image": "takes_image",
+    "template_hash_id": "takes_template",
+    "env": "takes_env",
+    "onstart": "takes_onstart",
+}
 
 
 def on_menu(wanted: Criteria) -> Any:
@@ -26,17 +34,26 @@ def find(offer_id: str) -> Offer | None:
     return found
 
 
+def takers(passed_on: Collection[str]) -> list[str]:
+    """The providers that can take all of it."""
+    wanted = [PASSED_ON[name] for name in passed_on]
+    return [name for name, adapter in registry.all().items() if all(getattr(adapter.traits, w) for w in wanted)]
+
+
 def choose(
     wanted: Criteria,
     *,
     now: datetime,
+    passed_on: Collection[str] = (),
+    exclude_providers: Collection[str] = (),
     exclude_offers: Sequence[str] = (),
     exclude_hosts: Sequence[str] = (),
     hours: float = 0,
     limit: int = 50,
 ) -> list[Offer]:
     """The cheapest fitting offers that last for so many hours, without those on which a launch has failed lately."""
-    fitting = on_menu(wanted).exclude(pk__in=exclude_offers)
+    fitting = on_menu(wanted).filter(provider__in=takers(passed_on)).exclude(pk__in=exclude_offers)
+    fitting = fitting.exclude(provider__in=exclude_providers)
     fitting = fitting.exclude(max_duration_hours__gt=0, max_duration_hours__lt=hours)
     if exclude_hosts:
         fitting = fitting.exclude(host__in=exclude_hosts)
@@ -49,10 +66,13 @@ def choose(
 def next_fitting(
     bounds: Mapping[str, Any], *, scope: str, gpu_type: str, gpu_count: int, vram_gb: int, disk_gb: int,
     hours: float, max_price: int | None, exclude_offers: Sequence[str], exclude_hosts: Sequence[str], now: datetime,
+    passed_on: Collection[str] = (), exclude_providers: Collection[str] = (),
 ) -> Offer | None:  # fmt: skip
     """The next offer for a session whose last attempt came to nothing.
 
     `scope`: `same_gpu`, `same_vram` (at least as much), or `any` (within the session's own bounds).
+    `passed_on`: what the session brings along; a provider that can't take it would leave it out in silence.
+    Each limit holds for the price with the session's disk.
     """
     wider = dict(bounds)
     if scope != "any":
@@ -63,11 +83,14 @@ def next_fitting(
         wider.pop("gpu_type", None)
     if scope == "same_vram":
         wider["min_vram"] = max(vram_gb, wider.get("min_vram") or 0)
+    wanted = criteria(wider)
     offers = choose(
-        criteria(wider), now=now, exclude_offers=exclude_offers, exclude_hosts=exclude_hosts, hours=hours, limit=200
-    )
+        wanted, now=now, passed_on=passed_on, exclude_providers=exclude_providers, exclude_offers=exclude_offers,
+        exclude_hosts=exclude_hosts, hours=hours, limit=200,
+    )  # fmt: skip
     priced = [(offer.price_for(disk_gb).total, offer.pk, offer) for offer in offers if _has_room(offer, disk_gb)]
-    affordable = [entry for entry in priced if max_price is None or entry[0] <= max_price]
+    limits = [limit for limit in (max_price, wanted.max_price) if limit is not None]
+    affordable = [entry for entry in priced if all(entry[0] <= limit for limit in limits)]
     return min(affordable)[2] if affordable else None
 
 

@@ -102,6 +102,11 @@ class LaunchSpec:
     hard_deadline: datetime | None = None  # the dead man's switch on the machine fires soon after
     max_price: int | None = None  # micro-dollars per hour; a dearer machine is not wanted
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What is the consumer's own: a provider may echo it in an answer, and nobody else may read it there."""
+        return (*self.env.values(), self.onstart, *self.ssh_public_keys)
+
 
 class MachineState(StrEnum):
     """What a provider's own words mean to us. None of them means that the machine does not exist."""

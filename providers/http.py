@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 TEXT_HEAD = 300  # characters of a body that are kept for people
+SHOWN_BYTES = 8 * TEXT_HEAD  # of a body are looked at for them
 
 # A worker that waits holds a slot of the engine; a row that waits costs nothing. So long waits go back
 # to the caller as `Unavailable.retry_after`.
@@ -59,6 +60,7 @@ class Call:
     interval: float = 0.0  # least seconds between two calls of this method and route
     read_timeout: float = 30.0  # seconds of silence
     total_timeout: float = 60.0  # seconds from sending to the last byte
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # what is sent and may be echoed, but never shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Answer:
     body: Any
     text: str  # the head of the body, redacted and on one line, for people
     retry_after: float | None = None  # seconds, from the header
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # the call's: whoever shows more than `text` hides them
 
     @property
     def fields(self) -> Mapping[str, Any]:
@@ -123,24 +126,64 @@ clock_ahead: dict[str, float] = {}
 
 # --- Redaction ----------------------------------------------------------------------------------------
 
+# A name and its value as JSON, as JSON inside a JSON text (with backslashes), as Python writes a dict, or as `a=b`.
+# Where an end can't be told for sure, too much is hidden.
 _SECRET_FIELD = re.compile(
-    r"(\"?(?:instance_api_key|jupyter_token|image_login|extra_env|onstart|api_?key|token|password|authorization)"
-    r"\"?\s*[:=]\s*)(\"(?:[^\"\\]|\\.)*\"?|\[.*|[^\s,;}&]+)",
-    re.IGNORECASE | re.DOTALL,
+    r"""((?:image_login|extra_env|\benv|onstart|runcmd|(?:api|access|private|ssh|public)_?key
+          |token|secret|password|passwd|authorization)\\*["']?\s*[:=]\s*)
+        (?:"(?:[^"\\]|\\+[^\\])*"?                      # "…"
+          |'(?:[^'\\]|\\+[^\\])*'?                      # '…'
+          |(\\+["']).*?(?:(?<!\\)\2|\Z)                 # \"…\", up to a quote with as many backslashes
+          |[\[{(].*                                     # a list, or an object: all the rest
+          |[^\s,;}&]+)""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 _BEARER = re.compile(r"(bearer\s+)\S+", re.IGNORECASE)
 _LONG_TOKEN = re.compile(r"\b[0-9A-Za-z_-]{40,}\b")  # longer than any id, tag or layer name that is shown
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\u024f]+")
 
 
+# Shorter ones are words like "true" and "8000"; to hide those would make every text unreadable.
+SHORTEST_SECRET = 6
+# So much of a secret is hidden wherever it stands: validators cut long values in the middle, and we cut bodies.
+_PART = 8
+
+
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without `secrets` and without whatever looks like one."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "[redacted]")
+    """`text` without `secrets`, whole or in part, and without whatever looks like one."""
+    forms = {form for secret in secrets for form in _forms(secret.strip())}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "[redacted]")
+    text = _without_parts(text, forms)
     text = _BEARER.sub(r"\1[redacted]", text)
     text = _SECRET_FIELD.sub(r"\1[redacted]", text)
     return _LONG_TOKEN.sub("[redacted]", text)
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """As it is, as in JSON, as in JSON inside a JSON text, and as Python shows it, bare or in a JSON text."""
+    if len(secret) < SHORTEST_SECRET:
+        return ()
+    shown = repr(secret)[1:-1]
+    return secret, _in_json(secret), _in_json(_in_json(secret)), shown, _in_json(shown), _in_json(secret, ascii=False)
+
+
+def _in_json(text: str, *, ascii: bool = True) -> str:
+    return json.dumps(text, ensure_ascii=ascii)[1:-1]
+
+
+def _without_parts(text: str, secrets: Iterable[str]) -> str:
+    parts = {secret[at : at + _PART] for secret in secrets for at in range(len(secret) - _PART + 1)}
+    if not parts:
+        return text
+    kept, at = [], 0
+    while at < len(text):
+        end = at
+        while text[end : end + _PART] in parts:
+            end += 1
+        kept.append(text[at] if end == at else "[redacted]")
+        at = at + 1 if end == at else end - 1 + _PART
+    return "".join(kept)
 
 
 def one_line(text: str, limit: int = TEXT_HEAD) -> str:
@@ -219,8 +262,9 @@ class Client:
             raise Unavailable(f"{self._what(call)} was answered {answer.status}: {answer.text}")
         return answer
 
-    def redacted(self, text: str) -> str:
-        return redact(text, (self._key,))
+    def redacted(self, text: str, secrets: Iterable[str] = ()) -> str:
+        # The account's key goes however short it is.
+        return redact(text.replace(self._key, "[redacted]"), (self._key, *secrets))
 
     def _what(self, call: Call) -> str:
         return f"{self.provider} {call.operation}"
@@ -290,16 +334,17 @@ class Client:
             clock_ahead[self.provider] = (clock.now() - told).total_seconds()
         if 300 <= response.status_code < 400:
             raise NotUnderstood(f"{self._what(call)} was redirected ({response.status_code}), which is not followed")
-        return self._answer(response, raw)
+        return self._answer(call, response, raw)
 
-    def _answer(self, response: requests.Response, raw: bytes) -> Answer:
+    def _answer(self, call: Call, response: requests.Response, raw: bytes) -> Answer:
         # Redacted before it is cut, so that no half of a secret is left at the cut.
-        text = one_line(self.redacted(raw[: 8 * TEXT_HEAD].decode("utf-8", "replace")))
+        text = one_line(self.redacted(raw[:SHOWN_BYTES].decode("utf-8", "replace"), call.secrets))
         return Answer(
             status=response.status_code,
             body=parsed(raw),
             text=text,
             retry_after=_retry_after(response.headers.get("Retry-After")),
+            secrets=call.secrets,
         )
 
     def _headers(self, call: Call) -> dict[str, str]:

@@ -39,7 +39,7 @@ from providers.base import (
     Unauthorized,
     Unavailable,
 )
-from providers.http import Answer, Call, Client, NoPacer, Pacer, limited_for, one_line
+from providers.http import SHOWN_BYTES, Answer, Call, Client, NoPacer, Pacer, limited_for, one_line
 from providers.money import micros
 
 DEFAULT_URL = "https://dashboard.tensordock.com/api/v2"
@@ -133,7 +133,10 @@ class TensorDock:
 
     def machines(self) -> Sequence[Machine]:
         """Every listed machine. A row whose status says that it is deleted is no machine and is left out."""
-        rows = rows_of(self._understood("list", "/instances").body)
+        body = self._understood("list", "/instances").body
+        rows = rows_of(body)
+        if says_more(body, len(rows)):
+            raise NotUnderstood(f"TensorDock's list of instances shows {len(rows)} and says that there are more")
         ids = [id_of(row) for row in rows]
         if not all(ids) or len(set(ids)) != len(ids):
             raise NotUnderstood("TensorDock's list of instances has a row without an id, or one id twice")
@@ -153,8 +156,10 @@ class TensorDock:
         answer = self._read("get", f"/instances/{_checked(machine_id)}", route="/instances/id")
         failure = failure_of(answer)
         if failure is not None:
-            if failure.status == 404 and not failure.is_page:
+            if failure.status == 404 and says_absent(answer):
                 return None
+            if failure.status == 404:
+                raise Unavailable(f"TensorDock get: a 404 that is not TensorDock's own: {self._shown(answer, failure)}")
             raise self._no_answer("get", answer, failure)
         row = row_of(answer.body)
         if str(row.get("id")) != machine_id or not row.get("status"):
@@ -170,27 +175,36 @@ class TensorDock:
         location = target_of(spec.quote_id).location
         image = spec.image or self._image_for(location)
         body = create_body(spec, image)
-        answer = self._once("create", "POST", "/instances", "/instances", body)
+        secrets = (*spec.secrets, packed(spec.onstart))
+        answer = self._client.send_once(_call("create", "POST", "/instances", "/instances", body, secrets))
         failure = failure_of(answer)
         if failure is None:
             made = id_of(row_of(answer.body))
             if not made:
                 raise NotUnderstood("TensorDock answered a create with success, but without an id")
             return made
+        # An id is one under every status, a rejected token's too: what it names may bill.
+        if made := made_in(answer.body):
+            message = f"TensorDock made {made} and said that it failed: {self._shown(answer, failure)}"
+            raise Refused(message, why=Refusal.OFFER_GONE, machine_id=made)
+        if _denied(answer):
+            raise _unauthorized()
         raise self._create_failed(answer, failure, spec, location, image)
 
     def _create_failed(
         self, answer: Answer, failure: Failure, spec: LaunchSpec, location: str, image: str
     ) -> Exception:
+        # These do not prove that nothing was made, whatever they say.
+        if failure.status in (429, 502, 503, 504):
+            return self._no_answer("create", answer, failure)
         if "invalid_enum_value" in failure.text.lower():
             left = not spec.image and self._refuse_image(location, image)
             why = Refusal.OFFER_GONE if left else Refusal.HOST
             return Refused(f"TensorDock has no image {one_line(image, 60)} at this place", why=why)
         found = refusal_of(failure)
-        # A 429 or a gateway's error does not prove that nothing was made.
-        if found is None or failure.status in (429, 502, 503, 504):
+        if found is None:
             return self._no_answer("create", answer, failure)
-        return Refused(f"TensorDock refused: {self._shown(failure)}", why=found)
+        return Refused(f"TensorDock refused: {self._shown(answer, failure)}", why=found)
 
     def _image_for(self, location: str) -> str:
         refused = self._refused_images.get(location, set())
@@ -207,7 +221,9 @@ class TensorDock:
 
     def destroy(self, machine_id: str) -> None:
         path = f"/instances/{_checked(machine_id)}"
-        answer = self._once("destroy", "DELETE", path, "/instances/id")
+        answer = self._client.send_once(_call("destroy", "DELETE", path, "/instances/id"))
+        if _denied(answer):
+            raise _unauthorized()
         failure = failure_of(answer)
         if failure is not None and failure.status != 404:
             raise self._no_answer("destroy", answer, failure)
@@ -261,20 +277,14 @@ class TensorDock:
             raise _unauthorized()
         return answer
 
-    def _once(self, operation: str, method: str, path: str, route: str, body: Any = None) -> Answer:
-        answer = self._client.send_once(_call(operation, method, path, route, body))
-        if _denied(answer):
-            raise _unauthorized()
-        return answer
-
     def _no_answer(self, operation: str, answer: Answer, failure: Failure) -> Exception:
-        said = f"TensorDock {operation} failed ({failure.status or 'no status'}): {self._shown(failure)}"
+        said = f"TensorDock {operation} failed ({failure.status or 'no status'}): {self._shown(answer, failure)}"
         if failure.status == 429:
             return Unavailable(said, retry_after=limited_for(answer, 3))
         return Unavailable(said) if failure.status >= 500 else NotUnderstood(said)
 
-    def _shown(self, failure: Failure) -> str:
-        return one_line(self._client.redacted(failure.text), 160)
+    def _shown(self, answer: Answer, failure: Failure) -> str:
+        return one_line(self._client.redacted(failure.text[:SHOWN_BYTES], answer.secrets), 160)
 
 
 def token_of(env: Mapping[str, str]) -> str:
@@ -291,7 +301,7 @@ def token_of(env: Mapping[str, str]) -> str:
     return key
 
 
-def _call(operation: str, method: str, path: str, route: str, body: Any = None) -> Call:
+def _call(operation: str, method: str, path: str, route: str, body: Any = None, secrets: tuple[str, ...] = ()) -> Call:
     silence = _TIMEOUT.get(operation, 30.0)
     interval = _INTERVAL.get(operation, _INTERVAL["list"])
     return Call(
@@ -300,6 +310,7 @@ def _call(operation: str, method: str, path: str, route: str, body: Any = None) 
         path=path,
         route=route,
         body=body,
+        secrets=secrets,
         interval=interval,
         read_timeout=silence,
         total_timeout=silence + 30,
@@ -334,7 +345,6 @@ class Failure:
     status: int
     text: str
     is_list: bool = False  # the validator's list of issues
-    is_page: bool = False  # HTML: a proxy's word, not TensorDock's
 
 
 def failure_of(answer: Answer) -> Failure | None:
@@ -345,10 +355,8 @@ def failure_of(answer: Answer) -> Failure | None:
     """
     if answer.status >= 400:
         text = " ".join(_strings(answer.body)) or answer.text
-        page = answer.body is None and answer.text.lstrip().startswith("<")
-        return Failure(answer.status, text, isinstance(answer.body, list), page)
-    body = answer.fields
-    for part in (body, _dict(body.get("data"))):
+        return Failure(answer.status, text, isinstance(answer.body, list))
+    for part in _layers(answer.body):
         status = int(_number(part.get("status")) or 0)
         if status >= 400 or part.get("error"):
             error = part.get("error")
@@ -357,26 +365,56 @@ def failure_of(answer: Answer) -> Failure | None:
     return None
 
 
+_NO_INSTANCE = re.compile(r"\b(instance|virtual ?machine|vm)\b.{0,80}\bnot found\b", re.IGNORECASE)
+
+
+def says_absent(answer: Answer) -> bool:
+    """Whether a 404 is TensorDock's own word that it has no such machine (tensordock.md §3.5 and §8).
+
+    `{"status": 404, "error": "Instance not found"}` under 404, or such a body with any text under 200. An HTTP 404
+    of any other form may be a gateway's, which misses a page and knows nothing of machines.
+    """
+    return any(_names_absence(part, answer.status) for part in _layers(answer.body))
+
+
+def _names_absence(part: Mapping[str, Any], http_status: int) -> bool:
+    if "status" in part and _number(part["status"]) != 404:
+        return False
+    if http_status == 404:
+        return any(_NO_INSTANCE.search(text) for text in _strings([part.get("error"), part.get("message")]))
+    return "status" in part and bool(part.get("error"))
+
+
+def _layers(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where a failure may be told: at the top, or in `data`."""
+    return _dict(body), _dict(_dict(body).get("data"))
+
+
+# Seen from the live service (tensordock.md §7): these mean no under every status.
+_SEEN = (
+    (Refusal.OFFER_GONE, r"\bno available (nodes found|public ips)\b|\bunexpected error during deployment\b"),
+    (Refusal.INVALID, r"\bssh port \(22\) must be forwarded\b"),
+    (Refusal.NO_MONEY, r"\bneed at least \$"),
+)
+# Known from other programs only, and wide: below 500 they mean no; a server that fails says such words by chance.
 # First match wins: "insufficient capacity" is stock, though "insufficient" alone is money.
-_REFUSALS = (
-    (Refusal.OFFER_GONE, ("no available nodes found", "no available public ips", "hostnode unavailable")),
-    (Refusal.OFFER_GONE, ("insufficient capacity", "out of stock", "resource unavailable")),
-    (Refusal.OFFER_GONE, ("unexpected error during deployment",)),
-    (Refusal.INVALID, ("must be",)),
-    (Refusal.NO_MONEY, ("quota exceeded", "limit reached", "maximum")),  # the account's limits, not stock
-    (Refusal.NO_MONEY, ("need at least $", "balance", "insufficient")),
+_HEARD_OF = (
+    (Refusal.OFFER_GONE, r"\b(hostnode unavailable|insufficient capacity|out of stock|resource unavailable)\b"),
+    (Refusal.INVALID, r"\bmust be\b"),
+    (Refusal.NO_MONEY, r"\b(quota exceeded|limit reached|maximum)\b"),  # the account's limits, not stock
+    (Refusal.NO_MONEY, r"\b(balance|insufficient)\b"),
 )
 
 
 def refusal_of(failure: Failure) -> Refusal | None:
     """Why a create was refused; None if this is not a form that is known to mean no."""
-    text = failure.text.lower()
-    for why, marks in _REFUSALS:
-        if failure.is_list and why is Refusal.NO_MONEY:
-            break
-        if any(mark in text for mark in marks):
+    is_list = failure.is_list and failure.status < 500
+    for why, words in _SEEN if failure.status >= 500 else _SEEN + _HEARD_OF:
+        if is_list and why is Refusal.NO_MONEY:
+            continue
+        if re.search(words, failure.text, re.IGNORECASE):
             return why
-    return Refusal.INVALID if failure.is_list else None
+    return Refusal.INVALID if is_list else None
 
 
 # --- Machines -----------------------------------------------------------------------------------------
@@ -417,6 +455,23 @@ def rows_of(body: Any) -> list[dict[str, Any]]:
     raise NotUnderstood("TensorDock's list of instances has a form that is not known")
 
 
+def says_more(body: Any, shown: int) -> bool:
+    """Whether a listing says of itself that it is a part. TensorDock is not known to page, so no page is asked for."""
+    for part in _tellers(body):
+        if (_number(part.get("total")) or 0) > shown:
+            return True
+        if any(part.get(name) not in (None, False, "") for name in ("has_more", "hasMore", "next")):
+            return True
+    return False
+
+
+def _tellers(body: Any) -> Iterator[dict[str, Any]]:
+    """The parts of a listing that could tell how long it is; never a row."""
+    for layer in (*_layers(body), _dict(_dict(_dict(body).get("data")).get("attributes"))):
+        yield layer
+        yield from (_dict(layer.get(name)) for name in ("meta", "links", "pagination"))
+
+
 def id_of(row: Mapping[str, Any]) -> str:
     """ "" if there is none, or if what is there can't be one."""
     told = row.get("id")
@@ -427,6 +482,11 @@ def row_of(body: Any) -> dict[str, Any]:
     """One machine, bare or in `data`; {} if it is neither."""
     fields = _dict(body)
     return _flat(_dict(fields["data"]) if isinstance(fields.get("data"), dict) else fields)
+
+
+def made_in(body: Any) -> str:
+    """The id that a failed create tells all the same, in `data` or beside the error; "" if there is none."""
+    return id_of(row_of(body)) or id_of(_dict(body))
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -653,13 +713,16 @@ def runcmd(spec: LaunchSpec) -> list[str]:
         _NVIDIA,
     ]
     if spec.onstart:
-        packed = base64.b64encode(spec.onstart.encode()).decode()
         lines += [
-            f"echo {packed} | base64 -d > /opt/gpu-shopper-onstart",
+            f"echo {packed(spec.onstart)} | base64 -d > /opt/gpu-shopper-onstart",
             "chmod 700 /opt/gpu-shopper-onstart",
             "setsid bash /opt/gpu-shopper-onstart </dev/null >/var/log/gpu-shopper-onstart.log 2>&1 &",
         ]
     return lines
+
+
+def packed(script: str) -> str:
+    return base64.b64encode(script.encode()).decode()
 
 
 def key_lines(keys: Sequence[str]) -> list[str]:

@@ -26,13 +26,14 @@ class StrictJSON(parsers.JSONParser):
             data = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
             if "\\u" in text:
                 json.dumps(data, ensure_ascii=False).encode()  # half of a surrogate pair is no character
+            finite = _is_finite(data)
         except UnicodeError as error:
             raise exceptions.ParseError("The body is not UTF-8 text.") from error
         except RecursionError as error:
             raise exceptions.ParseError("The body is nested too deeply.") from error
         except ValueError as error:
             raise exceptions.ParseError(f"The body is not JSON: {error}") from error
-        if isinstance(data, float) and not math.isfinite(data):
+        if not finite:
             raise exceptions.ParseError("The body is not JSON: a number has to be finite.")
         return data
 
@@ -42,10 +43,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         if name in found:
             raise bad_field(name[:100], "Given twice.")
-        if isinstance(value, float) and not math.isfinite(value):
+        if not _is_finite(value):
             raise bad_field(name[:100], "A finite number, please.")
         found[name] = value
     return found
+
+
+def _is_finite(value: Any) -> bool:
+    """The number, or each of a list. Objects have been looked through by the time that they are read."""
+    if isinstance(value, list):
+        return all(_is_finite(each) for each in value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _whole(digits: str) -> int | float:

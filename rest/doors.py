@@ -25,6 +25,8 @@ class Door(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
+        if request.method not in self.allowed_methods:
+            self.http_method_not_allowed(request)  # raises, before anything is said of what came along
         method = "GET" if request.method == "HEAD" else str(request.method)
         self.query = read_query(self.queries.get(method, Query), request)
         if method in CHANGING and method not in self.bodies:

@@ -102,11 +102,6 @@ class SessionAdmin(ReadOnly):
                              "stopped_at", "due_at", "cost"]}),
     ]  # fmt: skip
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Session]:
-        # What is sealed is of no use here; so no page of the admin ever has it in its hands.
-        rows: QuerySet[Session] = super().get_queryset(request)
-        return rows.defer("onstart", "env", "ssh_private_key")
-
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return SessionsWithCosts
 
@@ -228,10 +223,6 @@ class InstanceAdmin(ReadOnly):
         ("Access", {"fields": ["addresses", "host_key", "probed_at", "probe_note", "verified_at", "verify_seconds",
                                "inspected_at", "idle_since"]}),
     ]  # fmt: skip
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Instance]:
-        rows: QuerySet[Instance] = super().get_queryset(request)
-        return rows.defer("our_key")
 
     def verbs_for(self, obj: Instance) -> list[str]:
         return ["end_adopted"] if _is_kept(obj) else []

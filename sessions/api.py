@@ -27,6 +27,7 @@ from sessions.order import SHORTEST_HOURS, Order, read_order
 from sessions.rows import tell
 
 KEY_KEPT = timedelta(hours=24)
+SETTLED = (Status.RUNNING, *OVER)
 
 PREFER = OpenApiParameter(
     "Prefer", str, OpenApiParameter.HEADER,
@@ -48,7 +49,7 @@ class SessionQuery(Paged):
 class Extension(Strict):
     additional_hours = number(least=SHORTEST_HOURS, most="8760")
     override = serializers.BooleanField(default=False, help_text="Operators only: beyond the hard maximum.")
-    reason = serializers.CharField(required=False, max_length=300, help_text="Needed with `override`.")
+    reason = serializers.CharField(required=False, max_length=300, help_text="Needed with `override`; only with it.")
 
 
 def visible(request: Request) -> QuerySet[Session]:
@@ -63,6 +64,10 @@ def find(request: Request, pk: UUID) -> Session:
     if session is None:
         raise not_found("session")
     return session
+
+
+def shown_to(request: Request, session: Session) -> dict[str, Any]:
+    return shapes.session_json(session, to_operator=principal(request).is_operator)
 
 
 def actor(request: Request) -> str:
@@ -85,7 +90,7 @@ class Sessions(Door):
         if query.get("provider"):
             sessions = sessions.filter(provider=query["provider"])
         page = list(sessions[query["offset"] : query["offset"] + query["limit"]])
-        shown = shapes.sessions_json(page, clock.now())
+        shown = shapes.sessions_json(page, clock.now(), to_operator=principal(request).is_operator)
         return Response({"sessions": shown, "count": len(shown), "total": sessions.count()})
 
     @extend_schema(parameters=[PREFER, IDEMPOTENCY], request=Order, responses={201: shapes.NewSession})
@@ -100,13 +105,13 @@ class Sessions(Door):
         with transaction.atomic():
             kept = replies.claim(key, actor(request), request.data) if key else None
             if kept is not None and kept.status_code:
-                return _again(request, kept)
-            session, private_key = self._begin(request, data)
-            answer = {"session": shapes.session_json(session), "ssh_private_key": private_key}
-            if kept is not None:
-                replies.keep(kept, 201, answer)
-        answer["session"], seconds = settle(request, session, (Status.RUNNING, *OVER))
-        return waiting.applied(_created(answer), seconds)
+                answer = _again(request, kept)
+            else:
+                session, private_key = self._begin(request, data)
+                answer = {"session": shapes.session_json(session), "ssh_private_key": private_key}
+                if kept is not None:
+                    replies.keep(kept, 201, answer)
+        return _settled(request, answer, kept)
 
     def _begin(self, request: Request, data: dict[str, Any]) -> tuple[Session, str | None]:
         now = clock.now()
@@ -131,17 +136,27 @@ def _created(answer: dict[str, Any]) -> Response:
     return Response(answer, status=201, headers={"Location": location, "Cache-Control": "no-store"})
 
 
-def _again(request: Request, kept: Reply) -> Response:
+def _settled(request: Request, answer: dict[str, Any], kept: Reply | None) -> Response:
+    """Waits as preferred. What has settled once is given again as it is, with the same Idempotency-Key."""
+    seconds = waiting.wanted(request)
+    if seconds and answer["session"]["status"] not in SETTLED:
+        answer["session"], seconds = settle(request, answer["session"]["id"], SETTLED)
+        if seconds and kept is not None:
+            replies.keep_settled(kept, answer["session"])
+    return waiting.applied(_created(answer), seconds)
+
+
+def _again(request: Request, kept: Reply) -> dict[str, Any]:
     """The first answer to this Idempotency-Key; a private key in it is read once more, and that is told."""
-    answer = replies.body_of(kept)
+    answer: dict[str, Any] = replies.body_of(kept)
     if answer["ssh_private_key"]:
         session = Session.objects.get(pk=answer["session"]["id"])
         tell("ssh_key_read", "The private key was given again, for its Idempotency-Key.", clock.now(),
              session=session, actor=actor(request))  # fmt: skip
-    return _created(answer)
+    return answer
 
 
-def settle(request: Request, session: Session, wanted: tuple[Status, ...]) -> tuple[dict[str, Any], int]:
+def settle(request: Request, pk: UUID | str, wanted: tuple[Status, ...]) -> tuple[dict[str, Any], int]:
     """What the session looks like when it has one of the wanted statuses, or the wait that was preferred is over.
 
     And the seconds that were waited at most; 0: none.
@@ -149,17 +164,16 @@ def settle(request: Request, session: Session, wanted: tuple[Status, ...]) -> tu
     seconds = waiting.wanted(request)
 
     def settled() -> bool:
-        return Session.objects.filter(pk=session.pk, status__in=wanted).exists()
+        return Session.objects.filter(pk=pk, status__in=wanted).exists()
 
     waited = waiting.until(settled, seconds)
-    shown = shapes.session_json(Session.objects.prefetch_related("instances").get(pk=session.pk))
-    return shown, seconds if waited else 0
+    return shown_to(request, Session.objects.prefetch_related("instances").get(pk=pk)), seconds if waited else 0
 
 
 class OneSession(Door):
     @extend_schema(responses=shapes.SessionShape)
     def get(self, request: Request, pk: UUID) -> Response:
-        return Response(shapes.session_json(find(request, pk)))
+        return Response(shown_to(request, find(request, pk)))
 
     @extend_schema(parameters=[PREFER], responses={202: shapes.SessionAnswer})
     def delete(self, request: Request, pk: UUID) -> Response:
@@ -170,7 +184,7 @@ class OneSession(Door):
 
 
 def ending(request: Request, session: Session) -> Response:
-    shown, seconds = settle(request, session, OVER)
+    shown, seconds = settle(request, session.pk, OVER)
     return waiting.applied(Response({"session": shown}, status=202), seconds)
 
 
@@ -203,11 +217,13 @@ class Extend(Door):
             raise over_hard_maximum(session) from error
         if extended is None:
             raise conflict("not_live", f"Only a live session can be extended; this one is {session.status}.")
-        shown = shapes.session_json(Session.objects.prefetch_related("instances").get(pk=pk))
+        shown = shown_to(request, Session.objects.prefetch_related("instances").get(pk=pk))
         return Response({"session": shown, "new_expires_at": shown["expires_at"]})
 
     def _override(self, request: Request, data: dict[str, Any]) -> str:
         if not data["override"]:
+            if "reason" in data:
+                raise bad_field("reason", "Only with override.")
             return ""
         if not principal(request).is_operator:
             raise exceptions.PermissionDenied("Only an operator can go beyond the hard maximum.")
@@ -233,8 +249,9 @@ class Events(Door):
         """The timeline, oldest first."""
         query = self.query
         events = Event.objects.filter(session=find(request, pk))
-        page = [shapes.event_json(e) for e in events[query["offset"] : query["offset"] + query["limit"]]]
-        return Response({"events": page, "count": len(page), "total": events.count()})
+        page = events[query["offset"] : query["offset"] + query["limit"]]
+        shown = [shapes.event_json(event, to_operator=principal(request).is_operator) for event in page]
+        return Response({"events": shown, "count": len(shown), "total": events.count()})
 
 
 class DiagnosticsView(Door):

@@ -149,7 +149,9 @@ def wish_end_of_instance(row: Instance, reason: Reason, now: datetime, *, actor:
     """An operator ends a machine that no session stands for."""
     with transaction.atomic():
         tell("instance_end_wished", "An operator wished its end.", now, instance=row, actor=actor)
-        return end(row, reason, now, note)
+        # Minutes may have gone by while the operator was asked.
+        fresh = Instance.objects.select_for_update().get(pk=row.pk)
+        return fresh.state in lifecycle.ALIVE and end(fresh, reason, now, note)
 
 
 def extend(
@@ -235,7 +237,7 @@ def learn_machine_id(
         row.machine_id, row.account = machine_id, account
         tell("machine_known", f"The machine is {machine_id}.", now, instance=row, machine_id=machine_id)
         since = row.launched_at or now
-        meter(row, max(since, began_at or since), parts_of(row))
+        meter(row, max(since, min(began_at or since, now)), parts_of(row))  # Its clock may be ahead of ours.
         wake.instance(row.pk, ending=row.state == State.DESTROYING)
     return True
 
@@ -287,7 +289,7 @@ def adopt(
         row = Instance.objects.create(
             provider=provider, account=account, tag=label, adopted_at=now, machine_id=machine_id,
             state=state, state_since=now, end_reason=reason or "", created_at=now, deadline=deadline,
-            hard_deadline=deadline, launched_at=started_at or now, seen_at=now, looked_at=now, due_at=now,
+            hard_deadline=deadline, launched_at=min(started_at or now, now), seen_at=now, looked_at=now, due_at=now,
             label_seen=label, price=price.total, price_parts=parts_json(price),
         )  # fmt: skip
         count("orphans_detected", provider)

@@ -186,9 +186,19 @@ def silence(facts: Facts) -> timedelta:
     return max(timedelta(0), facts.looked_at - touched)
 
 
-def unlisted(facts: Facts, confirm: timedelta) -> bool:
-    """The first witness of absence: at least two complete listings, over at least `confirm`, lack it."""
-    return facts.misses >= 2 and silence(facts) >= confirm
+def unlisted(facts: Facts, limits: Limits) -> bool:
+    """The first witness of absence: at least two complete listings, over long enough, lack it."""
+    return facts.misses >= 2 and silence(facts) >= patience(facts, limits)
+
+
+# A machine of a minute ago may still be missing from listings and look-ups alike.
+NEVER_SHOWN = timedelta(minutes=2)
+
+
+def patience(facts: Facts, limits: Limits) -> timedelta:
+    """How long it has to be missing. One that no listing has shown yet may only be late."""
+    known = facts.seen_at or facts.refused_at or facts.state is State.DESTROYING
+    return limits.confirm if known else max(limits.confirm, NEVER_SHOWN)
 
 
 def proven_absent(facts: Facts, limits: Limits) -> bool:
@@ -202,8 +212,9 @@ def proven_absent(facts: Facts, limits: Limits) -> bool:
     if not facts.machine_id:
         return facts.misses >= 2 and silence(facts) >= limits.settle
     touched = touched_at(facts)
-    denied = facts.denied_at is not None and touched is not None and facts.denied_at >= touched + limits.confirm
-    return unlisted(facts, limits.confirm) and denied
+    if facts.denied_at is None or touched is None:
+        return False
+    return unlisted(facts, limits) and facts.denied_at >= touched + patience(facts, limits)
 
 
 # --- What to do next --------------------------------------------------------------------------------------
@@ -315,7 +326,7 @@ def _launching(facts: Facts, limits: Limits, now: datetime) -> Action:
         return End(Reason.REFUSED) if facts.refused_at else Boot()
     if facts.launched_at is None:
         return Launch()
-    if facts.refused_at is not None and unlisted(facts, limits.confirm):
+    if facts.refused_at is not None and unlisted(facts, limits):
         return Conclude(Reason.REFUSED)
     if proven_absent(facts, limits):
         return Conclude(Reason.LAUNCH_LOST)
@@ -325,10 +336,12 @@ def _launching(facts: Facts, limits: Limits, now: datetime) -> Action:
 def _booting(facts: Facts, limits: Limits, now: datetime) -> Action:
     if reason := due_end(facts, limits, now) or _useless(facts, now, USELESS_GRACE_BOOTING):
         return End(reason)
-    if unlisted(facts, limits.confirm):
+    if unlisted(facts, limits):
         return End(Reason.VANISHED) if proven_absent(facts, limits) else LookUp()
     give_up = _boot_deadline(facts, limits)
     if now >= give_up:
+        if facts.has_target and (facts.probed_at is None or facts.probed_at < give_up):
+            return Probe()  # A last look: we may have been away while it came up.
         return End(Reason.SSH_TIMEOUT if facts.up_since else Reason.BOOT_TIMEOUT)
     if facts.interruptible:
         return End(Reason.INTERRUPTIBLE)
@@ -347,7 +360,7 @@ def _booting(facts: Facts, limits: Limits, now: datetime) -> Action:
 def _running(facts: Facts, limits: Limits, now: datetime) -> Action:
     if reason := due_end(facts, limits, now) or _useless(facts, now, USELESS_GRACE_RUNNING):
         return End(reason)
-    if unlisted(facts, limits.confirm):
+    if unlisted(facts, limits):
         return End(Reason.VANISHED) if proven_absent(facts, limits) else LookUp()
     if _idle_too_long(facts):
         return End(Reason.IDLE)
@@ -365,9 +378,12 @@ def _destroying(facts: Facts, limits: Limits, now: datetime) -> Action:
         return Conclude()
     if not facts.machine_id:
         return Wait(None)  # The next listings find it, or prove that it never was.
-    if unlisted(facts, limits.confirm):
-        return LookUp()
     ask_at = _next_ask(facts)
+    if unlisted(facts, limits):
+        # As long as no look-up is answered it may be there, hidden, and one more ask can't harm.
+        ask_at = (touched_at(facts) or now) + _ASK_AGAIN_MOST
+        if now < ask_at:
+            return LookUp()
     if ask_at is None:
         return Wait(None)
     return AskDestroy() if now >= ask_at else Wait(ask_at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,8 +12,8 @@ from django.db import transaction
 
 from inventory import menu
 from inventory.models import Offer
-from providers import clock, tag
-from sessions import gates, lifecycle, ssh, trust, wake
+from providers import clock, registry, tag
+from sessions import gates, lifecycle, outlets, ssh, trust, wake
 from sessions.controller import IN_FLIGHT_LOOK, account_id, end_instances, look_soon, parts_json, restatus, wish_end
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
@@ -61,22 +61,51 @@ def _open_attempt(session: Session, action: lifecycle.OpenAttempt, instances: li
     if offer is None:
         wish_end(session.pk, Reason.NO_OFFER, now, note="no fitting offer is left on the menu")
         return
-    if why := gates.closed(offer.provider, now):
+    if why := _second_machine(session, instances):
+        _hold(session, why, now)
+        return
+    if (why := gates.closed(offer.provider, now)) and _may_go_elsewhere(session, now):
+        closed = [name for name in registry.all() if gates.closed(name, now)]
+        if elsewhere := _next_fitting(session, instances, now, closed):
+            offer, why = elsewhere, ""
+    if why:
         _hold(session, why, now)
         return
     _insert_attempt(session, offer, now)
 
 
+# Most gates open again with the next listing. One that stays closed is no reason to wait where others are open.
+ELSEWHERE_AFTER = timedelta(minutes=1)
+
+
+def _may_go_elsewhere(session: Session, now: datetime) -> bool:
+    return session.auto_retry and now >= session.created_at + ELSEWHERE_AFTER
+
+
+def _second_machine(session: Session, instances: list[Instance]) -> str:
+    return outlets.no_second_machine(session) if any(row.state != State.DESTROYED for row in instances) else ""
+
+
 def _hold(session: Session, why: str, now: datetime) -> None:
-    """Creates are stopped at this account: say why, have it listed, look again."""
+    """Nothing is created for it now: say why, have the account listed, look again."""
     Account.objects.filter(provider=session.provider, failures=0, due_at__gt=now).update(due_at=now)
     write(session, waiting_for=why[:300], due_at=now + IN_FLIGHT_LOOK)
     wake.listing(session.provider)
 
 
 def _offer_for(session: Session, instances: list[Instance], now: datetime) -> Offer | None:
-    if not instances and ((chosen := menu.find(session.offer_id)) or not session.auto_retry):
-        return chosen
+    if not instances:
+        chosen = menu.find(session.offer_id)
+        if chosen is not None and chosen.price_for(session.disk_gb).total <= most(session):
+            return chosen
+        if not session.auto_retry:
+            return None
+    return _next_fitting(session, instances, now)
+
+
+def _next_fitting(
+    session: Session, instances: list[Instance], now: datetime, exclude_providers: Sequence[str] = ()
+) -> Offer | None:
     tried = [row.offer_id for row in instances]
     busy = Session.objects.filter(consumer=session.consumer, status__in=LIVE).exclude(pk=session.pk)
     return menu.next_fitting(
@@ -85,6 +114,7 @@ def _offer_for(session: Session, instances: list[Instance], now: datetime) -> Of
         hours=session.reservation / timedelta(hours=1),
         exclude_offers=[*tried, *busy.values_list("offer_id", flat=True)],
         exclude_hosts=[row.host for row in instances if row.host], now=now,
+        passed_on=[name for name in menu.PASSED_ON if getattr(session, name)], exclude_providers=exclude_providers,
     )  # fmt: skip
 
 

@@ -71,6 +71,8 @@ def advance_instance(pk: UUID | str) -> bool:
 def _step(row: Instance, now: datetime) -> None:
     provider = registry.get(row.provider)
     traits = provider.traits if provider else Traits()
+    if row.account and row.account != (account_id(row.provider) or row.account):
+        provider = None  # Our key is another account's, where the same id may be somebody else's machine.
     action = lifecycle.decide(facts_of(row, traits, now), limits_of(traits, now), now)
     if provider is None and isinstance(action, _NEEDS_PROVIDER):
         look_again(row, now + WITHOUT_A_KEY)  # Nothing is known, nothing is lost.
@@ -103,7 +105,7 @@ def facts_of(row: Instance, traits: Traits, now: datetime) -> lifecycle.Facts:
         interruptible=row.interruptible is True,
         can_attach=traits.can_attach and bool(row.our_public_key), keyed_at=row.keyed_at,
         denied_login_at=row.denied_login_at,
-        has_target=bool(row.ssh_targets) and bool(row.our_key), probed_at=row.probed_at,
+        has_target=bool(row.ssh_targets) and bool(row.our_public_key), probed_at=row.probed_at,
         inspected_at=row.inspected_at,
         inspect_every=_INSPECT_IDLE if threshold else _INSPECT, idle_since=row.idle_since,
         idle_threshold=threshold, can_relabel=traits.can_relabel,
@@ -239,13 +241,16 @@ def _conclude(row: Instance, action: lifecycle.Conclude, provider: Provider | No
 
 
 def _ask_destroy(row: Instance, action: lifecycle.AskDestroy, provider: Provider, now: datetime) -> None:
-    asks = row.asks + 1
+    asks, before = row.asks + 1, row.asked_at
     with transaction.atomic():
         if not write(row, asked_at=now, asks=asks, misses=0):
             return
         tell("destroy_sent", f"{row.provider} is asked to destroy {row.machine_id} (ask {asks}).", now, instance=row)
     try:
         provider.destroy(row.machine_id)
+    except NotSent as error:
+        write(row, asked_at=before, asks=asks - 1, due_at=now + timedelta(seconds=error.retry_after or 5))
+        return
     except ProviderError as error:
         _destroy_failed(row, error, now)
     else:

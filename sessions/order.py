@@ -161,7 +161,7 @@ def _by_offer(data: dict[str, Any], now: datetime) -> tuple[Offer, int]:
 
 def _by_type(data: dict[str, Any], consumer: str, now: datetime) -> tuple[Offer, int]:
     """The cheapest fitting offer, its disk counted in."""
-    found = list(_fitting(data, consumer, now))
+    found = _fitting(data, consumer, now)
     if not found:
         raise conflict(
             "no_offer", f"No offer on the menu fits now: {', '.join(data['gpu_type'])} within the given bounds."
@@ -169,27 +169,36 @@ def _by_type(data: dict[str, Any], consumer: str, now: datetime) -> tuple[Offer,
     return min(found, key=lambda pair: (_price(*pair), pair[0].pk))
 
 
-def _fitting(data: dict[str, Any], consumer: str, now: datetime) -> Iterator[tuple[Offer, int]]:
+def _fitting(data: dict[str, Any], consumer: str, now: datetime) -> list[tuple[Offer, int]]:
+    """What fits, each with the disk that will be rented, at providers that can take what is passed on.
+
+    Raises:
+        Problem: there are such offers, but at no provider that can take it.
+    """
     busy = Session.objects.filter(consumer=consumer, status__in=LIVE).values_list("offer_id", flat=True)
-    refusals: list[Problem] = []
-    offers = menu.choose(
-        menu.criteria(_criteria(data)), exclude_offers=list(busy), hours=float(data["reservation_hours"]),
-        limit=200, now=now,
-    )  # fmt: skip
-    limit = data.get("max_price_per_hour")
-    for offer in offers:
-        disk_gb = fitting_disk(offer, data["disk_gb"])
-        if disk_gb is None or (limit is not None and _price(offer, disk_gb) > micros(limit)):
-            continue
-        try:
-            _can_take(data, offer.provider)
-        except Problem as problem:
-            refusals.append(problem)
-            continue
-        yield offer, disk_gb
-        refusals = []
-    if refusals:
-        raise refusals[0]
+    dearest = _dearest(data)
+
+    def sized(passed_on: list[str]) -> Iterator[tuple[Offer, int]]:
+        offers = menu.choose(
+            menu.criteria(_criteria(data)), passed_on=passed_on, exclude_offers=list(busy),
+            hours=float(data["reservation_hours"]), limit=200, now=now,
+        )  # fmt: skip
+        for offer in offers:
+            disk_gb = fitting_disk(offer, data["disk_gb"])
+            if disk_gb is not None and (dearest is None or _price(offer, disk_gb) <= dearest):
+                yield offer, disk_gb
+
+    if found := list(sized(_passed_on(data))):
+        return found
+    for offer, _ in sized([]):
+        _can_take(data, offer.provider)
+    return []
+
+
+def _dearest(data: dict[str, Any]) -> int | None:
+    """The lower of the two limits, both of which hold for the price with the disk; None: neither is given."""
+    limits = [data[name] for name in ("max_price", "max_price_per_hour") if data.get(name) is not None]
+    return min(map(micros, limits), default=None)
 
 
 def _criteria(data: dict[str, Any]) -> dict[str, Any]:
@@ -201,19 +210,13 @@ def _criteria(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_PASSED_ON = {
-    "image": "takes_image",
-    "template_hash_id": "takes_template",
-    "env": "takes_env",
-    "onstart": "takes_onstart",
-}
+def _passed_on(data: dict[str, Any]) -> list[str]:
+    return [name for name in menu.PASSED_ON if data.get(name)]
 
 
 def _can_take(data: dict[str, Any], provider: str) -> None:
-    adapter = registry.get(provider)
-    traits = adapter.traits if adapter else Traits()
-    for name, trait in _PASSED_ON.items():
-        if data.get(name) and not getattr(traits, trait):
+    for name in _passed_on(data):
+        if provider not in menu.takers([name]):
             raise bad_field(name, f"{provider} can't take it.")
 
 

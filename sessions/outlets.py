@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 # A session is about to be recorded, or extended. May raise `rest.errors.Problem` to forbid it.
 before_commitment: list[Callable[[Session, datetime], None]] = []
 
+
+def _nothing_stands_against_it(session: Session) -> str:
+    return ""
+
+
+# Why a session may not get its next machine before the end of its last one is proven; "" if it may.
+no_second_machine: Callable[[Session], str] = _nothing_stands_against_it
+
 # From `at` on, the instance costs `parts` (micro-dollars per hour); None: nothing any more.
 metered: list[Callable[[Instance, datetime, PriceParts | None], None]] = []
 

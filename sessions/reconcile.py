@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from django.conf import settings
 from django.db import transaction
@@ -40,8 +41,13 @@ BLIND_FIRST, BLIND_MOST = timedelta(seconds=5), timedelta(minutes=1)
 # may be people's live machines.
 AMNESIA_ABOVE = 3
 AMNESIA_WITHIN = timedelta(minutes=10)
-AMNESIA = "amnesia: machines with our tags and no rows were found; an operator has to decide"
+AMNESIA = (
+    "several machines with our label and without a session were found (amnesia: perhaps a lost database); "
+    "an operator has to release the brake"
+)
 
+# Between two looks that are further apart anything may have happened.
+UNBROKEN = timedelta(minutes=2)
 _CHUNK = 500
 _USELESS = (MachineState.DOWN, MachineState.BROKEN)
 
@@ -80,21 +86,33 @@ def reconcile(name: str, *, even_if_not_due: bool = False) -> Outcome | None:
         return None
     try:
         identity = _identity(provider, account)
-        machines = provider.machines()
+        machines = [_storable(machine) for machine in provider.machines()]
     except ProviderError as error:
         return _blind(account, error, now)
     return _record(account, identity, provider.traits, machines, now)
+
+
+# Whose account this process has asked for itself: another one, or an earlier, may have had another key.
+_identified: WeakSet[Provider] = WeakSet()
 
 
 def _identity(provider: Provider, account: Account) -> str:
     """The provider's id of the account; read again after any trouble, and once an hour."""
     read_at = account.identified_at
     fresh = read_at is not None and clock.now() - read_at < IDENTITY_FRESH and not account.failures
-    if fresh:
+    if fresh and provider in _identified:
         return account.account
     found = provider.account()
+    _identified.add(provider)
     write(account, identified_at=clock.now(), balance=found.balance)
     return found.id
+
+
+def _storable(machine: Machine) -> Machine:
+    """Names are other people's: half an emoji or a NUL in one must not cost the listing."""
+    if machine.label is None:
+        return machine
+    return replace(machine, label=machine.label.encode(errors="replace").decode().replace("\0", "?")[:300])
 
 
 def _blind(account: Account, error: ProviderError, now: datetime) -> Outcome:
@@ -140,8 +158,10 @@ def _rows(provider: str, identity: str, machines: Sequence[Machine]) -> list[Ins
     """Every row that may exist, and those thought gone whose machine or tag is listed."""
     of_account = Instance.objects.filter(provider=provider)
     if identity:
-        # Rows of another account at the same provider: this listing says nothing about them.
-        of_account = of_account.filter(Q(account="") | Q(account=identity))
+        # Rows of another account at the same provider: this listing says nothing about them. But what bears a row's
+        # label is that row's machine, whatever the account is called now.
+        labels = [machine.label for machine in machines if machine.label]
+        of_account = of_account.filter(Q(account="") | Q(account=identity) | Q(tag__in=labels))
     rows = list(of_account.filter(state__in=MAY_EXIST))
     known = {row.machine_id for row in rows if row.machine_id}
     rest = [machine for machine in machines if machine.id not in known]
@@ -162,7 +182,10 @@ def _match(
     matches: list[tuple[Instance, Machine]] = []
     strangers: list[Machine] = []
     for machine in sorted(machines, key=_age):
-        row = by_id.get(machine.id) or by_tag.pop(machine.label or "", None)
+        row = by_id.get(machine.id)
+        if row is not None and row.state == State.DESTROYED and machine.label not in (None, row.tag, row.label_seen):
+            row = None  # The provider gave its id to another machine.
+        row = row or by_tag.pop(machine.label or "", None)
         if row is not None:
             matches.append((row, machine))
         else:
@@ -214,13 +237,14 @@ def _write_details(row: Instance, machine: Machine, traits: Traits, began: datet
 
 def _seen(row: Instance, machine: Machine, began: datetime) -> dict[str, Any]:
     useless = machine.state in _USELESS
+    unbroken = row.seen_at is not None and began - row.seen_at <= UNBROKEN
     return {
         "machine_state": str(machine.state),
         "machine_status": machine.status[:300],
         "interruptible": machine.interruptible if machine.interruptible is not None else row.interruptible,
         "label_seen": machine.label if machine.label is not None else row.label_seen,
         "useless_looks": row.useless_looks + 1 if useless else 0,
-        "useless_since": (row.useless_since or began) if useless else None,
+        "useless_since": (row.useless_since if unbroken and row.useless_since else began) if useless else None,
         "up_since": (row.up_since or began) if machine.state is MachineState.UP else None,
         "ssh_targets": [asdict(target) for target in machine.ssh_targets] or row.ssh_targets,
     }
@@ -340,7 +364,7 @@ def _adopt_ripe(
     too_many = len(ripe) + lately.count() > AMNESIA_ABOVE if ripe else False
     keep = not settings.ORPHAN_AUTO_DESTROY or too_many or account.brake == AMNESIA
     if ripe and keep:
-        write(account, brake=AMNESIA)
+        Account.objects.filter(pk=account.pk).update(brake=AMNESIA)
         log.error("provider %s: %d machines bear our tags and have no rows. They are kept until the deadlines "
                   "in their tags, nothing new is created there, until an operator releases the brake.",
                   account.provider, len(ripe))  # fmt: skip
@@ -390,16 +414,19 @@ def adopt_by_hand(provider: str, machine: Machine, now: datetime, *, actor: str)
 
 
 def _finish(account: Account, identity: str, machines: Sequence[Machine], began: datetime) -> None:
-    write(
-        account, account=identity, looked_at=began, tried_at=began, listed=len(machines), failures=0,
-        error="", unauthorized=False, due_at=clock.now() + _pause(account.provider, began),
+    # A fact, also when the listing took longer than the claim; only when to look again is the claim's to say.
+    Account.objects.filter(_older(began), pk=account.pk).update(
+        account=identity, looked_at=began, tried_at=began, listed=len(machines), failures=0, error="",
+        unauthorized=False,
     )  # fmt: skip
+    write(account, due_at=clock.now() + _pause(account.provider, began))
 
 
 def _pause(provider: str, now: datetime) -> timedelta:
     """How long until the next listing: the calls grow with the providers, not with the sessions."""
     in_flight = Instance.objects.filter(provider=provider, state__in=(State.LAUNCHING, State.BOOTING, State.DESTROYING))
-    missing = Instance.objects.filter(provider=provider, state=State.RUNNING, misses__gt=0)
+    doubtful = Q(misses__gt=0) | Q(useless_looks__gt=0)
+    missing = Instance.objects.filter(doubtful, provider=provider, state=State.RUNNING)
     if in_flight.filter(state_since__gt=now - YOUNG).exists() or missing.exists():
         return min(FAST, settings.RECONCILIATION_INTERVAL)
     waiting = Session.objects.filter(provider=provider, status="pending")

@@ -62,6 +62,14 @@ def keep(reply: Reply, status_code: int, answer: Any) -> None:
     reply.save(update_fields=["status_code", "body"])
 
 
+def keep_settled(reply: Reply, session: Any) -> None:
+    """What was waited for is the answer from now on. Its private key may have been erased meanwhile: that stays so."""
+    with transaction.atomic():
+        kept = Reply.objects.select_for_update().filter(pk=reply.pk).first()
+        if kept is not None:
+            keep(kept, kept.status_code, {**body_of(kept), "session": session})
+
+
 def body_of(reply: Reply) -> Any:
     return json.loads(reply.body)
 

@@ -15,6 +15,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 
+class Unreadable(ImproperlyConfigured):
+    """It was sealed with another key."""
+
+
 def seal(text: str) -> str:
     return _box(tuple(settings.FIELD_ENCRYPTION_KEYS)).encrypt(text.encode()).decode()
 
@@ -23,7 +27,7 @@ def unseal(token: str) -> str:
     try:
         return _box(tuple(settings.FIELD_ENCRYPTION_KEYS)).decrypt(token.encode()).decode()
     except InvalidToken as error:
-        raise ImproperlyConfigured(
+        raise Unreadable(
             "A sealed value can't be opened with the FIELD_ENCRYPTION_KEYS at hand; put the key that "
             "sealed it back into the list."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -151,17 +152,21 @@ def hours(span: timedelta) -> float:
     return round(span.total_seconds() / 3600, 6)
 
 
-def sessions_json(sessions: Sequence[Session], now: datetime) -> list[dict[str, Any]]:
+def sessions_json(sessions: Sequence[Session], now: datetime, *, to_operator: bool = False) -> list[dict[str, Any]]:
     """Several sessions with two queries: their machines are prefetched, their costs counted at once."""
     costs = outlets.costs_of([session.pk for session in sessions], now)
-    return [_session_json(session, list(session.instances.all()), costs.get(session.pk, 0)) for session in sessions]
+    return [
+        _session_json(session, list(session.instances.all()), costs.get(session.pk, 0), to_operator=to_operator)
+        for session in sessions
+    ]
 
 
-def session_json(session: Session, now: datetime | None = None) -> dict[str, Any]:
-    return sessions_json([session], now or clock.now())[0]
+def session_json(session: Session, now: datetime | None = None, *, to_operator: bool = False) -> dict[str, Any]:
+    return sessions_json([session], now or clock.now(), to_operator=to_operator)[0]
 
 
-def _session_json(session: Session, instances: list[Instance], cost: int) -> dict[str, Any]:
+def _session_json(session: Session, instances: list[Instance], cost: int, *, to_operator: bool) -> dict[str, Any]:
+    note = session.end_note if to_operator or session.end_reason not in IN_THEIR_WORDS else ""
     return {
         "id": str(session.pk),
         "consumer_id": session.consumer,
@@ -171,8 +176,8 @@ def _session_json(session: Session, instances: list[Instance], cost: int) -> dic
         "gpu_count": session.gpu_count,
         "vram_gb": session.vram_gb,
         "status": session.status,
-        "status_reason": status_reason(session),
-        "failure": failure(session),
+        "status_reason": status_reason(session, note),
+        "failure": failure(session, note),
         "attempts": [attempt(row) for row in instances if row.adopted_at is None],
         **access(session, instances),
         "workload_type": session.workload_type,
@@ -190,23 +195,28 @@ def _session_json(session: Session, instances: list[Instance], cost: int) -> dic
     }
 
 
-def status_reason(session: Session) -> str:
+def status_reason(session: Session, note: str) -> str:
     if not session.end_reason:
         return session.waiting_for
-    return f"{session.end_reason}: {session.end_note}" if session.end_note else session.end_reason
+    return f"{session.end_reason}: {note}" if note else session.end_reason
 
 
-def failure(session: Session) -> dict[str, Any] | None:
+def failure(session: Session, note: str) -> dict[str, Any] | None:
     if not session.end_reason or Reason(session.end_reason) in GOOD_ENDS:
         return None
     reason = Reason(session.end_reason)
     message = EXPLAINED.get(reason, f"It ended: {reason.replace('_', ' ')}.")
     return {
         "type": str(reason),
-        "message": f"{message} {session.end_note}".strip(),
+        "message": f"{message} {note}".strip(),
         "retry_suggested": reason in RETRYABLE or reason in (Reason.NO_OFFER, Reason.NOT_LAUNCHED),
     }
 
+
+# Their notes are what the provider said, in its own words: those are for operators only.
+IN_THEIR_WORDS = frozenset(
+    {Reason.REFUSED, Reason.NO_MONEY, Reason.INVALID_REQUEST, Reason.UNAUTHORIZED, Reason.HOST_BROKEN, Reason.DIED}
+)
 
 EXPLAINED = {
     Reason.REFUSED: "The provider refused to rent this offer.",
@@ -214,11 +224,11 @@ EXPLAINED = {
     Reason.NO_OFFER: "No fitting offer is left on the menu.",
     Reason.NOT_LAUNCHED: "Nothing could be asked of the provider in time.",
     Reason.NO_MONEY: "The provider account lacks the money for it; an operator has to top it up.",
-    Reason.INVALID_REQUEST: "The provider took the request for invalid.",
+    Reason.INVALID_REQUEST: "The provider took the request for invalid; the image or the template may be why.",
     Reason.UNAUTHORIZED: "The provider rejected our key; an operator has to mend it.",
     Reason.BOOT_TIMEOUT: "The machine did not come up in time.",
     Reason.SSH_TIMEOUT: "The machine came up, but SSH never let us in.",
-    Reason.HOST_BROKEN: "The host could not start the machine.",
+    Reason.HOST_BROKEN: "The host could not start the machine; if you named an image, see that it can be pulled.",
     Reason.WRONG_HARDWARE: "The machine is not what was offered.",
     Reason.TOO_DEAR: "The machine would have cost more than the limit.",
     Reason.LABEL_LOST: "The provider did not keep the machine's label.",
@@ -271,9 +281,29 @@ def verified_gone_at(session: Session, instances: Sequence[Instance]) -> datetim
     return max((row.ended_at for row in instances if row.ended_at), default=session.stopped_at)
 
 
-def event_json(event: Event) -> dict[str, Any]:
-    return {"at": instant(event.at), "type": event.kind, "message": event.message, "actor": event.actor,
+def event_json(event: Event, *, to_operator: bool = False) -> dict[str, Any]:
+    message = event.message if to_operator else _in_our_words(event)
+    return {"at": instant(event.at), "type": event.kind, "message": message, "actor": event.actor,
             "data": event.data}  # fmt: skip
+
+
+def _in_our_words(event: Event) -> str:
+    """What has happened, without what the provider said of it."""
+    return _OUR_WORDS.get(event.kind) or _NOTED.sub(r"\1.", event.message)
+
+
+# An end that is wished, with such a note.
+_NOTED = re.compile(
+    rf"((?:The|Its) end is wished: (?:{'|'.join(sorted(IN_THEIR_WORDS)).replace('_', ' ')})): .*", re.DOTALL
+)
+_OUR_WORDS = {
+    "create_refused": "The provider refused.",
+    "create_unanswered": "No clear answer; the listings will tell.",
+    "destroy_failed": "No yes to the destroy. It is asked again until it is gone.",
+    "relabel_sent": "The provider shows another label; ours is put back.",
+    "relabel_failed": "The label could not be put back.",
+    "keys_failed": "They could not be attached; the start script has them too.",
+}
 
 
 def diagnostics(session: Session, row: Instance, now: datetime) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +22,8 @@ from providers.base import SshTarget
 
 CONNECT_TIMEOUT = 5.0
 COMMAND_TIMEOUT = 10.0
-# All of one visit has to end well before the claim on the row does (`controller.LEASE`).
+# All of one visit has to end well before the claim on the row does (`rows.LEASE`).
+VISIT_TIMEOUT = 25.0
 MAX_OUTPUT = 64 * 1024
 
 
@@ -69,6 +71,10 @@ class ParamikoRunner:
     def _run(self, target: SshTarget, private_key: str, commands: Sequence[str], host_key: str) -> Visit:
         connection = socket.create_connection((target.host, target.port), timeout=CONNECT_TIMEOUT)
         transport = paramiko.Transport(connection)
+        # A guest may drip, or never tell how a command ended, and paramiko would wait for ever.
+        last_call = threading.Timer(VISIT_TIMEOUT, transport.close)
+        last_call.daemon = True
+        last_call.start()
         try:
             transport.banner_timeout = transport.handshake_timeout = CONNECT_TIMEOUT
             transport.auth_timeout = CONNECT_TIMEOUT
@@ -78,8 +84,12 @@ class ParamikoRunner:
                 raise HostKeyChanged(f"{target.host}:{target.port} shows another host key than the pinned one")
             key = paramiko.Ed25519Key(file_obj=io.StringIO(private_key))
             transport.auth_publickey(target.user, key)
-            return Visit(shown, tuple(_execute(transport, command) for command in commands))
+            outputs = tuple(_execute(transport, command) for command in commands)
+            if not last_call.is_alive():
+                raise paramiko.SSHException("the visit took too long")  # What was read until then is no answer.
+            return Visit(shown, outputs)
         finally:
+            last_call.cancel()
             transport.close()
 
 

@@ -19,6 +19,7 @@ from sessions.controller import end, learn_from, move
 from sessions.lifecycle import Reason, State
 from sessions.models import Instance
 from sessions.rows import count, tell, write
+from sessions.sealed import Unreadable
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,13 @@ def _targets(row: Instance) -> list[SshTarget]:
 def _visit(row: Instance, commands: Sequence[str]) -> tuple[SshTarget, ssh.Visit]:
     """Run the commands at the first address that takes our key. Raises `SshError`; that we are denied tells most."""
     trouble: ssh.SshError = ssh.Unreachable("no address is known yet")
+    try:
+        our_key = row.our_key
+    except Unreadable as error:
+        raise ssh.SshError(f"our key to it is unreadable: {error}") from error
     for target in _targets(row):
         try:
-            return target, ssh.run(target, row.our_key, commands, host_key=row.host_key)
+            return target, ssh.run(target, our_key, commands, host_key=row.host_key)
         except ssh.SshError as error:
             trouble = trouble if isinstance(trouble, ssh.Denied) else error
     raise trouble
@@ -92,6 +97,8 @@ def _shown(found: list[hardware.Gpu], cuda: str, disk_gb: float | None) -> dict[
 
 
 IDLE_BELOW_PERCENT = 5
+# Between two looks that are further apart the GPU may have been busy.
+UNBROKEN = timedelta(minutes=3)
 
 
 def inspect(row: Instance, now: datetime) -> None:
@@ -122,4 +129,7 @@ def _idle_since(row: Instance, output: ssh.Output, now: datetime) -> datetime | 
     except ValueError:
         return None
     idle = found and all(g.busy_percent is not None and g.busy_percent < IDLE_BELOW_PERCENT for g in found)
-    return (row.idle_since or now) if idle else None
+    unbroken = row.inspected_at is not None and now - row.inspected_at <= UNBROKEN
+    if not idle:
+        return None
+    return row.idle_since if unbroken and row.idle_since else now

@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                 ('on_limit', models.CharField(choices=[('alert', 'alert'), ('block', 'block'), ('stop', 'stop')], max_length=10)),
                 ('by_operator', models.BooleanField(default=True, help_text="Its consumer can't change it.")),
                 ('created_at', models.DateTimeField(default=providers.clock.now, editable=False)),
-                ('watched_at', models.DateTimeField(default=providers.clock.now, editable=False, help_text='Thresholds were compared last.')),
+                ('watched_at', models.DateTimeField(default=providers.clock.now, editable=False, help_text='What was spent before is compared.')),
             ],
             options={
                 'ordering': ['consumer', 'created_at', 'id'],

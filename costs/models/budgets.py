@@ -26,7 +26,7 @@ class Budget(Due):
     on_limit = models.CharField(max_length=10, choices=[(o.value, o.value) for o in OnLimit])
     by_operator = models.BooleanField(default=True, help_text="Its consumer can't change it.")
     created_at = models.DateTimeField(default=clock.now, editable=False)
-    watched_at = models.DateTimeField(default=clock.now, editable=False, help_text="Thresholds were compared last.")
+    watched_at = models.DateTimeField(default=clock.now, editable=False, help_text="What was spent before is compared.")
 
     class Meta:
         ordering = ["consumer", "created_at", "id"]

@@ -239,7 +239,15 @@ class VastAI:
             raise Refused("vastai create: that is no offer's id", why=Refusal.INVALID)
         sent = launch.body(spec, base_url=self._base_url)
         path = f"/api/v0/asks/{spec.quote_id}/"
-        call = _call("create", "PUT", path, route="/api/v0/asks/", body=sent, read_timeout=CREATE_TIMEOUT)
+        call = _call(
+            "create",
+            "PUT",
+            path,
+            route="/api/v0/asks/",
+            body=sent,
+            read_timeout=CREATE_TIMEOUT,
+            secrets=launch.secrets(spec, sent),
+        )
         return _created(self.client.send_once(call))
 
     def destroy(self, machine_id: str) -> None:
@@ -260,7 +268,7 @@ class VastAI:
             raise NotUnderstood(f"vastai attach_key: not sent: {error}") from error
         sent = {"ssh_key": key}  # No id here: it would win over the one in the path.
         path = _instance_path(machine_id, "ssh/")
-        call = _call("attach_key", "POST", path, route="/api/v0/instances/ssh/", body=sent)
+        call = _call("attach_key", "POST", path, route="/api/v0/instances/ssh/", body=sent, secrets=(key,))
         answer = self.client.send_once(call)
         if answer.status == 409 or "already associated" in _words(answer):
             return

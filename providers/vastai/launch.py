@@ -52,6 +52,16 @@ def body(spec: LaunchSpec, *, base_url: str) -> dict[str, Any]:
     return made
 
 
+def secrets(spec: LaunchSpec, sent: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of `sent` may not be shown where it is echoed.
+
+    The script as sent only if it is packed: unpacked it is the consumer's and words of ours, such as "instances",
+    which would be hidden wherever they stand.
+    """
+    packed = () if spec.onstart in sent["onstart"] else (sent["onstart"],)
+    return (*spec.secrets, *packed)
+
+
 def onstart(spec: LaunchSpec, *, base_url: str) -> str:
     """Ours first, so that a script of the consumer's that never returns delays nothing of it."""
     parts = ["touch ~/.no_auto_tmux\n", *(_install(key) for key in spec.ssh_public_keys)]

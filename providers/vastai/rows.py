@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from providers.base import Charge, Machine, MachineState, NotUnderstood, PriceParts, Quote, Rates, SshTarget
-from providers.http import one_line, redact
+from providers.http import SHOWN_BYTES, one_line, redact
 from providers.money import micros
 
 Row = Mapping[str, Any]
@@ -183,8 +183,17 @@ def price(row: Row) -> PriceParts | None:
 
 def status(row: Row) -> str:
     """The provider's words, for people: `loading: 4c7d45f7c63c: Download complete`."""
-    words = [_text(row.get("actual_status")) or "made", redact(_text(row.get("status_msg")))]
+    message = redact(_text(row.get("status_msg"))[:SHOWN_BYTES], _secrets(row))
+    words = [_text(row.get("actual_status")) or "made", message]
     return one_line(": ".join(word for word in words if word), STATUS_LENGTH)
+
+
+def _secrets(row: Row) -> list[str]:
+    """What the row itself knows of the consumer's and its status may echo: a failed start quotes its command line."""
+    env = row.get("extra_env")
+    pairs = list(env.items()) if isinstance(env, dict) else env if isinstance(env, list) else []
+    values = [pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2]
+    return [told for told in (*values, row.get("jupyter_token")) if isinstance(told, str)]
 
 
 # Vast.ai says why a start failed in the free text only. These were all seen; the set is open. The bare word

@@ -44,12 +44,13 @@ def until_gone(
 
 
 def _rows(sessions: Sequence[UUID], instances: Sequence[UUID]) -> list[Instance]:
-    rows = Instance.objects.filter(Q(session__in=sessions) | Q(pk__in=instances)).defer("our_key")
+    rows = Instance.objects.filter(Q(session__in=sessions) | Q(pk__in=instances))
     return list(rows.exclude(state=State.DESTROYED))
 
 
 def _round(sessions: Sequence[UUID], instances: Sequence[UUID]) -> None:
-    rows = _rows(sessions, instances)
+    # What this process has no key for it leaves to the service, and claims nothing of it.
+    rows = [row for row in _rows(sessions, instances) if registry.get(row.provider)]
     for provider in sorted({row.provider for row in rows}):
         reconcile.reconcile(provider)
     for row in rows:
@@ -74,7 +75,7 @@ def _machines(rows: Iterable[Instance], now: datetime) -> Iterable[str]:
     for row in rows:
         account = accounts.get(row.provider)
         if registry.get(row.provider) is None:
-            sight = "no key for it is set, so nothing can be asked there"
+            sight = "this process has no key for it, and waits for the service to do it"
         elif account and account.failures:
             sight = f"its account can't be seen: {account.error}"
         else:

@@ -140,6 +140,23 @@ def test_each_method_for_each_role(
             assert answer.json()["error_type"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize("path", sorted({path for _, path in TABLE} | set(OPEN)))
+def test_a_wrong_method_is_405_whatever_comes_with_it(
+    path: str, people: dict[str, CheckingClient], things: dict[str, str]
+) -> None:
+    wrong = [method for method in ("POST", "PUT", "PATCH", "DELETE") if (method, path) not in TABLE]
+    for method in wrong:
+        for body, content_type in (('{"a": 1}', "application/json"), ("{", "application/json"),
+                                   ("a=1", "application/x-www-form-urlencoded")):  # fmt: skip
+            url = f"/api/v1/{path.format(**things)}?colour=red"
+            answer = people["owner"].generic(method, url, body, content_type=content_type)
+            assert answer.status_code == 405, (method, answer.content)
+            assert method not in answer["Allow"]
+            assert answer.json()["error_type"] == "method_not_allowed"
+            if path not in OPEN:
+                assert people["nobody"].generic(method, url, body, content_type=content_type).status_code == 401
+
+
 @pytest.mark.parametrize(("method", "path"), [key for key in TABLE if key[0] in ("POST", "PUT", "DELETE")])
 def test_a_browser_without_the_csrf_token_changes_nothing(
     method: str, path: str, people: dict[str, CheckingClient], things: dict[str, str]

@@ -95,6 +95,10 @@ def test_each_bad_field_is_named(owner: CheckingClient, change: dict[str, Any], 
         ('{"offer_id": "fake-1", "reservation_hours": 1e999}', "reservation_hours"),
         ('{"offer_id": "fake-1", "reservation_hours": 1' + "0" * 5000 + "}", "reservation_hours"),
         ('{"offer_id": "fake-1", "reservation_hours": 1, "env": {"A": NaN}}', "A"),
+        ('{"gpu_type": ["RTX 4090", NaN], "reservation_hours": 1}', "gpu_type"),
+        ('{"gpu_type": [[Infinity]], "reservation_hours": 1}', "gpu_type"),
+        ('{"gpu_type": [{"a": [-Infinity]}], "reservation_hours": 1}', "a"),
+        ('{"gpu_type": [1e999], "reservation_hours": 1}', "gpu_type"),
         ('{"offer_id": "fake-1", "offer_id": "fake-2", "reservation_hours": 1}', "offer_id"),
     ],
 )
@@ -106,7 +110,8 @@ def test_numbers_that_json_does_not_have_are_named(owner: CheckingClient, body: 
 
 @pytest.mark.parametrize(
     "body",
-    ["", "{", "nonsense", "NaN", "[]", "null", '"text"', "5", "[" * 50_000, '{"a":' * 50_000,
+    ["", "{", "nonsense", "NaN", "[]", "null", '"text"', "5", "[NaN]", "[[1e999]]",
+     "[" * 50_000, "[" * 990 + "NaN" + "]" * 990, '{"a":' * 50_000,
      b'{"offer_id": "\xff\xfe"}', b"\xff\xfe{\x00}\x00", '{"offer_id": "\\ud800", "reservation_hours": 1}',
      '{"\\ud800": 1}', '{"gpu_type": ["\\udfff"], "reservation_hours": 1}', "{} {}", "\ufeff{}"],
 )  # fmt: skip

@@ -11,10 +11,11 @@ import pytest
 from django.db import OperationalError, connection
 
 from providers import registry
+from providers.base import Machine, MachineState, Refusal, Refused, Unauthorized, Unavailable
 from sessions import ssh
 from sessions.models import Event, Reply, Session
 from tests.api.conformance import CheckingClient
-from tests.fakes import Engine, FakeClock, FakeProvider, quote
+from tests.fakes import NOON, Engine, FakeClock, FakeProvider, quote
 
 pytestmark = pytest.mark.django_db
 
@@ -192,6 +193,58 @@ def test_the_same_key_and_body_get_the_first_answer_again(owner: CheckingClient,
     assert Event.objects.filter(kind="ssh_key_read").count() == 1
 
 
+def test_a_replay_that_waits_is_answered_like_the_first(
+    owner: CheckingClient, engine: Engine, virtual: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = virtual.sleep
+    monkeypatch.setattr(virtual, "sleep", lambda seconds: (plain(seconds), engine.settle()))
+    waiting = {"HTTP_IDEMPOTENCY_KEY": "k1", "HTTP_PREFER": "wait=60"}
+    first = owner.post(URL, ORDER, **waiting)
+    assert first.json()["session"]["status"] == "running"
+    engine.run(600)
+    again = owner.post(URL, ORDER, **waiting)
+    assert (again.status_code, again.json()) == (201, first.json()), "status and key included"
+    assert again["Preference-Applied"] == first["Preference-Applied"] == "wait=60"
+    assert owner.post(URL, ORDER, HTTP_IDEMPOTENCY_KEY="k1").json() == first.json()
+
+
+def test_a_replay_waits_for_what_the_first_did_not(
+    owner: CheckingClient, engine: Engine, virtual: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = owner.post(URL, ORDER, HTTP_IDEMPOTENCY_KEY="k1").json()
+    assert first["session"]["status"] == "pending"
+    plain = virtual.sleep
+
+    def sleep(seconds: float) -> None:
+        assert connection.savepoint_ids == [], "in no transaction, for which others would wait"
+        plain(seconds)
+        engine.settle()
+
+    monkeypatch.setattr(virtual, "sleep", sleep)
+    again = owner.post(URL, ORDER, HTTP_IDEMPOTENCY_KEY="k1", HTTP_PREFER="wait=60")
+    assert again["Preference-Applied"] == "wait=60"
+    assert again.json()["session"]["status"] == "running"
+    assert again.json()["ssh_private_key"] == first["ssh_private_key"]
+    assert Session.objects.count() == 1
+
+
+def test_a_key_that_is_acknowledged_during_the_wait_stays_erased(
+    owner: CheckingClient, engine: Engine, virtual: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = virtual.sleep
+
+    def sleep(seconds: float) -> None:
+        plain(seconds)
+        owner.delete(f"{URL}/{Session.objects.get().pk}/ssh-key")
+        engine.settle()
+
+    monkeypatch.setattr(virtual, "sleep", sleep)
+    waiting = {"HTTP_IDEMPOTENCY_KEY": "k1", "HTTP_PREFER": "wait=60"}
+    assert owner.post(URL, ORDER, **waiting).json()["session"]["status"] == "running"
+    again = owner.post(URL, ORDER, **waiting).json()
+    assert (again["ssh_private_key"], again["session"]["status"]) == (None, "running")
+
+
 def test_another_body_is_422_and_another_consumer_is_another_key(owner: CheckingClient, client_for: Any) -> None:
     owner.post(URL, ORDER, HTTP_IDEMPOTENCY_KEY="k1")
     answer = owner.post(URL, {**ORDER, "reservation_hours": 2}, HTTP_IDEMPOTENCY_KEY="k1")
@@ -314,6 +367,92 @@ def test_only_an_operator_with_a_reason_goes_beyond(
     assert answer.json()["session"]["reservation_hours"] == 21
     told = Event.objects.get(kind="session_extended")
     assert "a long training" in told.message and told.actor == "ops"
+
+
+def test_a_reason_without_an_override_is_refused_rather_than_ignored(root: CheckingClient) -> None:
+    one = f"{URL}/{rent(root, consumer_id='alice')['id']}/extend"
+    for said in ({"reason": "a long training"}, {"reason": "a long training", "override": False}):
+        answer = root.post(one, {"additional_hours": 1, **said})
+        assert (answer.status_code, list(answer.json()["fields"])) == (400, ["reason"])
+
+
+# --- What providers say -----------------------------------------------------------------------------------------
+
+THEIRS = '{"success": false, "msg": "canary of theirs"}'
+
+
+def told(client: CheckingClient, session: dict[str, Any]) -> str:
+    """Whatever can be read of a session."""
+    one = f"{URL}/{session['id']}"
+    return "".join(client.get(path).content.decode() for path in (one, URL, f"{one}/events?limit=500"))
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [*(Refused(f"vastai: {THEIRS}", why=why) for why in Refusal), Unauthorized(f"vastai: {THEIRS}"),
+     Refused(f"vastai: {THEIRS}", why=Refusal.HOST, machine_id="7"), Unavailable(f"answered 502: {THEIRS}")],
+    ids=lambda refusal: type(refusal).__name__,
+)  # fmt: skip
+def test_a_refusal_in_the_providers_words_is_for_operators(
+    owner: CheckingClient, root: CheckingClient, engine: Engine, provider: FakeProvider, refusal: Exception
+) -> None:
+    provider.trouble["create"] = [refusal]
+    session = rent(owner)
+    engine.run(1200)
+    assert "canary" not in told(owner, session)
+    assert "canary" in told(root, session)
+    assert owner.get(f"{URL}/{session['id']}").json()["failure"]["message"]
+
+
+@pytest.mark.parametrize("state", [MachineState.BROKEN, MachineState.DOWN])
+def test_what_the_provider_says_of_a_machine_is_for_operators(
+    owner: CheckingClient, root: CheckingClient, engine: Engine, provider: FakeProvider, state: MachineState
+) -> None:
+    session = rent(owner)
+    engine.run(5)
+    ((machine_id, machine),) = provider.listed.items()
+    provider.listed[machine_id] = Machine(id=machine_id, label=machine.label, state=state, status=THEIRS)
+    provider.trouble["destroy"] = [Unavailable(f"destroy was answered 500: {THEIRS}")]
+    engine.run(1200)
+    assert owner.get(f"{URL}/{session['id']}").json()["status"] == "failed"
+    assert "canary" not in told(owner, session)
+    shown = root.get(f"{URL}/{session['id']}").json()
+    assert "canary" in shown["status_reason"] and "canary" in shown["failure"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "data", "shown"),
+    [
+        ("relabel_sent", f"The provider shows the label {THEIRS!r}; ours is put back.", {}, "shows another label"),
+        ("relabel_failed", f"The label could not be put back: {THEIRS}.", {}, "could not be put back."),
+        ("keys_failed", f"They could not be attached ({THEIRS}); the start script has them too.", {}, "has them too."),
+        ("instance_destroying", f"Its end is wished: host broken: {THEIRS}.", {"reason": "host_broken"},
+         "Its end is wished: host broken."),
+        ("instance_destroying", f"Its end is wished: died: {THEIRS}.", {"reason": "refused"}, "wished: died."),
+        ("session_stopping", f"The end is wished: no money: {THEIRS}.", {"reason": "no_money"}, "wished: no money."),
+        ("instance_destroying", "Its end is wished: ssh timeout: refused.", {"reason": "ssh_timeout"},
+         "Its end is wished: ssh timeout: refused."),
+        ("instance_destroyed", "Proven gone.", {"reason": "died"}, "Proven gone."),
+    ],
+)  # fmt: skip
+def test_an_event_is_told_in_our_words(
+    owner: CheckingClient, root: CheckingClient, kind: str, message: str, data: dict[str, str], shown: str
+) -> None:
+    session = rent(owner)
+    Event.objects.create(at=NOON, kind=kind, message=message, data=data, session_id=session["id"])
+    said = owner.get(f"{URL}/{session['id']}/events?limit=500").json()["events"]
+    assert any(shown in event["message"] for event in said)
+    assert "canary" not in told(owner, session)
+    assert message in [event["message"] for event in root.get(f"{URL}/{session['id']}/events").json()["events"]]
+
+
+def test_our_own_notes_are_for_everybody(owner: CheckingClient, engine: Engine, provider: FakeProvider) -> None:
+    provider.trouble["create"] = [Refused(THEIRS, why=Refusal.OFFER_GONE)] * 9
+    session = rent(owner, auto_retry=True, max_retries=5)
+    engine.run(1200)
+    shown = owner.get(f"{URL}/{session['id']}").json()
+    assert shown["status_reason"] == "no_offer: no fitting offer is left on the menu"
+    assert "canary" not in told(owner, session)
 
 
 def test_diagnostics_of_a_running_session_only(owner: CheckingClient, engine: Engine) -> None:

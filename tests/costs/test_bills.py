@@ -419,3 +419,13 @@ def test_days_and_months() -> None:
     assert [each.last.isoformat() for each in days.each_month()] == ["2024-01-31", "2024-02-29", "2024-03-01"]
     assert len(list(days.each_day())) == 32
     assert days.until - days.since == 32 * DAY
+
+
+def test_a_few_days_read_by_hand_leave_no_hole_before_them(provider: Billing) -> None:
+    began = NOON - 10 * DAY
+    row = usage.used(began, began + HOUR)
+    provider.charged = [charge(row.machine_id, began, began + HOUR, 400_000)]
+    bills.read(provider, NOON, since=day_of(NOON - DAY))
+    assert not BilledCharge.objects.exists()
+    bills.read(provider, NOON + DAY)
+    assert BilledCharge.objects.count() == 1

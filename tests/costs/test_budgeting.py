@@ -61,7 +61,13 @@ def test_the_worst_case_is_a_tenth_above_the_time_until_the_deadline() -> None:
 @given(st.integers(0, 10**10), st.timedeltas(timedelta(0), timedelta(days=31)))
 def test_the_worst_case_is_never_below_what_the_time_costs(rate: int, span: timedelta) -> None:
     exact = rate * (span // timedelta(microseconds=1)) * 11
-    assert 0 <= budgeting.worst_case(rate, span) * 10 * 3_600_000_000 - exact < 10 * 3_600_000_000
+    assert budgeting.worst_case(rate, span) * 10 * 3_600_000_000 >= exact
+
+
+def test_a_tenth_is_for_the_end_and_never_less_than_it_takes() -> None:
+    assert budgeting.worst_case(600_000, timedelta(hours=10)) == 6_600_000
+    assert budgeting.worst_case(600_000, timedelta(minutes=30)) == 330_000, "from here on a tenth is enough"
+    assert budgeting.worst_case(600_000, timedelta(minutes=1)) == 40_000
 
 
 def test_only_a_wish_that_may_go_on_is_counted_at_its_upper_price() -> None:

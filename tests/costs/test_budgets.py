@@ -14,17 +14,19 @@ from django.core import mail
 from django.test import Client
 from rest_framework.test import APIClient
 
-from costs import budgets, mails, tasks, webhooks
+from costs import budgets, ledger, mails, tasks, webhooks
 from costs.budgeting import OnLimit, Period
 from costs.models import Alert, Budget, Delivery, Endpoint, Mail
 from inventory import refresh
 from inventory.models import Offer
-from providers.base import PriceParts, Refusal, Refused
-from sessions import reconcile
+from providers.base import MachineState, PriceParts, Refusal, Refused
+from sessions import controller, reconcile
 from sessions.lifecycle import LIVE, Reason
 from sessions.models import Account, Instance, Session
 from tests.conftest import ClientFor
+from tests.costs import usage
 from tests.costs.receiver import Receiver
+from tests.costs.test_ledger import reprice
 from tests.costs.test_webhooks import deliver_all
 from tests.fakes import NOON, Engine, FakeClock, FakeProvider
 from tests.sessions.test_life import order, shown
@@ -75,8 +77,8 @@ def test_a_wish_that_does_not_fit_is_refused_with_the_numbers(alice: APIClient, 
     order(alice, reservation_hours=1)
     sentence = refused(alice, offer_id="fake-2", reservation_hours=2)
     assert sentence == (
-        "This needs up to 0.9020 USD (2 h and 10 % for its end), and the monthly budget of 1.00 USD has 0.5490 USD "
-        "left: 0.00 are spent, 0.4510 reserved for what runs."
+        "This needs up to 0.9020 USD (2 h and what its end may take), and the monthly budget of 1.00 USD has "
+        "0.5490 USD left: 0.00 are spent, 0.4510 reserved for what runs."
     )
     assert Session.objects.count() == 1
     assert order(alice, offer_id="fake-2", reservation_hours=1), "a smaller one fits"
@@ -225,6 +227,98 @@ def test_once_it_runs_only_its_own_price_is_reserved(alice: APIClient, engine: E
     engine.run(5)
     spent, reserved, _ = room(alice, made)
     assert spent + reserved == pytest.approx(AN_HOUR)
+
+
+def lingering(provider: FakeProvider, virtual: FakeClock, seconds: int) -> None:
+    """A delete takes effect so many seconds later."""
+    listing, gone = provider.machines, dict[str, datetime]()
+
+    def destroy(machine_id: str) -> None:
+        gone.setdefault(machine_id, virtual.now() + timedelta(seconds=seconds))
+
+    def machines() -> Any:
+        for machine_id, at in gone.items():
+            if virtual.now() >= at:
+                provider.listed.pop(machine_id, None)
+        return listing()
+
+    provider.destroy, provider.machines = destroy, machines  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("hours", [0.0003, 0.02, 0.25, 1])
+def test_a_session_stays_within_what_was_reserved_however_short(
+    alice: APIClient, engine: Engine, provider: FakeProvider, virtual: FakeClock, hours: float
+) -> None:
+    lingering(provider, virtual, 60)
+    made = set_budget(alice, 10)
+    order(alice, reservation_hours=hours)
+    reserved = room(alice, made)[1]
+    engine.run(hours * 3600 + 300)
+    assert room(alice, made)[0] <= reserved
+
+
+def test_a_price_that_rises_is_reserved_for(alice: APIClient, engine: Engine, provider: FakeProvider) -> None:
+    made = set_budget(alice, 10)
+    order(alice, reservation_hours=10)
+    engine.run(5)
+    reprice(provider, price=PriceParts(gpu=800_000, storage=20_000))
+    engine.run(306)
+    assert sum(room(alice, made)[:2]) > 8.2, "0.82 USD/h for what is left of ten hours"
+    assert refused(alice, offer_id="fake-2", reservation_hours=12)
+
+
+def test_a_retry_that_is_cheaper_gives_nothing_back_before_it_is_used(
+    alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    Offer.objects.filter(pk="fake-3").update(**dearer(300))
+    made = set_budget(alice, "2.2")
+    create, asked = provider.create, []
+
+    def first_never_boots(spec: Any) -> str:
+        asked.append(spec)
+        if len(asked) > 1:
+            return create(spec)
+        return provider.add(spec.label, state=MachineState.STARTING, ssh_targets=())
+
+    provider.create = first_never_boots  # type: ignore[method-assign]
+    session = order(alice, offer_id="fake-3", auto_retry=True, reservation_hours=1)
+    engine.run(17 * 60)
+    assert shown(alice, session)["status"] == "running"
+    spent, reserved, _ = room(alice, made)
+    engine.run(3600)
+    assert room(alice, made)[0] <= spent + reserved
+
+
+def test_a_hard_budget_pays_for_one_machine_at_a_time(
+    alice: APIClient, engine: Engine, provider: FakeProvider, virtual: FakeClock
+) -> None:
+    made = set_budget(alice, "0.36")
+    lingering(provider, virtual, 120)
+    create, asked = provider.create, []
+
+    def first_is_broken(spec: Any) -> str:
+        asked.append(virtual.now())
+        if len(asked) > 1:
+            return create(spec)
+        return provider.add(spec.label, state=MachineState.BROKEN, ssh_targets=())
+
+    provider.create = first_is_broken  # type: ignore[method-assign]
+    session = order(alice, reservation_hours=0.5, auto_retry=True)
+    engine.run(600)
+    assert shown(alice, session)["status"] == "running"
+    assert asked[1] - asked[0] > timedelta(seconds=120)
+    engine.run(3600)
+    assert room(alice, made)[0] <= 0.36
+
+
+def test_an_upper_price_of_ones_own_leaves_something_for_the_end_too(
+    alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    set_budget(alice, "4.51")
+    session = order(alice, reservation_hours=10, max_price_per_hour=5)
+    provider.create = lambda spec: provider.add(spec.label, price=PriceParts(gpu=4_100 * 110))  # type: ignore[method-assign]
+    engine.run(120)
+    assert shown(alice, session)["status"] == "failed", "a tenth dearer would leave nothing"
 
 
 def test_an_idempotent_repetition_is_not_counted_twice(alice: APIClient, provider: FakeProvider) -> None:
@@ -438,6 +532,45 @@ def test_one_broken_budget_hides_no_other(virtual: FakeClock, monkeypatch: pytes
     assert Alert.objects.count() == 1
 
 
+def test_one_session_that_can_not_be_ended_shields_no_other(
+    alice: APIClient, engine: Engine, virtual: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = order(alice, reservation_hours=3), order(alice, offer_id="fake-2", reservation_hours=3)
+    engine.run(60)
+    wish_end = controller.wish_end
+
+    def stuck(pk: Any, *args: Any, **said: Any) -> bool:
+        if str(pk) == first["id"]:
+            raise RuntimeError("a bug")
+        return wish_end(pk, *args, **said)
+
+    monkeypatch.setattr(controller, "wish_end", stuck)
+    set_budget(alice, "0.001", on_limit="stop")
+    assert shown(alice, first)["status"] == "running"
+    assert shown(alice, second)["status"] == "stopping"
+    assert Alert.objects.exists()
+
+
+def test_yesterdays_money_that_becomes_known_today_is_told(virtual: FakeClock) -> None:
+    """A create at 23:58 whose answer was lost; its machine is found after midnight, and billed from 23:58."""
+    midnight = datetime(2026, 1, 30, tzinfo=UTC)
+    row = budget(10_000, period=Period.DAILY, on_limit=OnLimit.ALERT)
+    for moment in (midnight - timedelta(seconds=30), midnight + timedelta(seconds=20)):
+        virtual.instant = moment
+        budgets.watch(virtual.now())
+    ledger.record(usage.machine(usage.session()), midnight - timedelta(minutes=2), usage.RATE)
+    virtual.instant = midnight + timedelta(seconds=60)
+    budgets.watch(virtual.now())
+    assert row.alerts.filter(period_start=midnight - timedelta(days=1)).count() == 3
+
+
+def test_a_budget_of_nothing_is_silent_while_nothing_is_spent(alice: APIClient, virtual: FakeClock) -> None:
+    set_budget(alice, 0, period="daily")
+    virtual.advance(86_400)
+    budgets.watch(virtual.now())
+    assert not Alert.objects.exists()
+
+
 def test_each_budget_is_looked_at_once_in_its_interval(virtual: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beat's tick and the guardian's round both ask; the row says whether it is time."""
     budget(10 * USD)
@@ -521,6 +654,22 @@ class NoMailServer:
         raise ConnectionRefusedError("nobody answers")
 
 
+def test_two_attempts_at_one_mail_bear_one_name(
+    virtual: FakeClock, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.ALERT_EMAILS = ["ops@example.org"]
+    budget(10 * USD)
+    spent_is(monkeypatch, 6 * USD)
+    budgets.watch(virtual.now())
+    row = Mail.objects.get()
+    mails.send(row.pk)
+    Mail.objects.update(sent_at=None, due_at=virtual.now())  # It died between the sending and the writing.
+    virtual.advance(301)
+    mails.send(row.pk)
+    assert len(mail.outbox) == 2
+    assert len({each.extra_headers["Message-ID"] for each in mail.outbox}) == 1
+
+
 def test_without_mail_no_mail_is_queued(virtual: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     budget(10 * USD)
     spent_is(monkeypatch, 6 * USD)
@@ -565,6 +714,16 @@ def test_an_operator_takes_over_what_it_changes(alice: APIClient, operator: APIC
     path = f"/api/v1/budgets/{set_budget(alice, 5)['id']}"
     assert operator.put(path, {"period": "monthly", "limit_usd": 1}).json()["set_by"] == "operator"
     assert alice.put(path, {"period": "monthly", "limit_usd": 5}).status_code == 403
+
+
+def test_the_webhook_of_what_an_operator_takes_over_is_the_operators(
+    alice: APIClient, operator: APIClient, receiver: Receiver
+) -> None:
+    made = set_budget(alice, 10, webhook_url=receiver.url)
+    body = {"period": "monthly", "limit_usd": 1, "webhook_url": receiver.url}
+    answer = operator.put(f"/api/v1/budgets/{made['id']}", body)
+    assert answer.headers["Cache-Control"] == "no-store", "a secret is in it"
+    assert alice.get("/api/v1/webhooks").json()["total"] == 0
 
 
 def test_somebody_elses_budget_does_not_exist(alice: APIClient, client_for: ClientFor) -> None:

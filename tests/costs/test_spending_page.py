@@ -141,7 +141,8 @@ def test_a_month_that_is_over_has_no_forecast(staff: Client, now: datetime) -> N
 def test_a_budget_is_a_bar_with_its_numbers(staff: Client, now: datetime) -> None:
     Consumer.objects.get_or_create(name="alice")
     budget = Budget.objects.create(consumer="alice", period="monthly", limit=3_960_000, on_limit="stop", created_at=now)
-    used(now - 7 * HOUR, None, status=Status.RUNNING, expires_at=now + 3 * HOUR, reservation=10 * HOUR)
+    used(now - 7 * HOUR, None, status=Status.RUNNING, started_at=now - 7 * HOUR, expires_at=now + 3 * HOUR,
+         reservation=10 * HOUR)  # fmt: skip
     page = shown(staff)
     assert "alice , monthly $2.77 of $3.96, 70 %" in texts(page)
     assert "$1.58 reserved for what runs, -$0.3960 left. Forecast: $3.96 . At the limit: stop." in texts(page)

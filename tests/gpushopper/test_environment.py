@@ -69,6 +69,30 @@ def test_a_url_with_a_bad_port_is_named_without_its_password() -> None:
     assert "%2F" in env.problems["DATABASE_URL"]
 
 
+LONG = "k" * 16
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [(LONG, [LONG]), (f" {LONG} ,old , older", [LONG, "old", "older"]), ("", ["made"]), (" ", ["made"])],
+)
+def test_the_first_key_signs_and_blanks_around_keys_are_no_part_of_them(text: str, keys: list[str]) -> None:
+    env = Environment({"TAG_KEY": text})
+    assert (env.signing_keys("TAG_KEY", "made"), env.problems) == (keys, {})
+
+
+@pytest.mark.parametrize("text", [",", ",,", f"{LONG},", f",{LONG}", f"{LONG}, ,old", "k" * 15, f"short,{LONG}"])
+def test_an_empty_key_or_a_short_first_one_is_named_and_not_repeated(text: str) -> None:
+    env = Environment({"TAG_KEY": text})
+    assert env.signing_keys("TAG_KEY", "") == []
+    assert list(env.problems) == ["TAG_KEY"]
+    assert LONG not in env.problems["TAG_KEY"] and "short" not in env.problems["TAG_KEY"]
+
+
+def test_an_empty_part_of_a_key_that_was_made_verifies_nothing() -> None:
+    assert Environment({}).signing_keys("TAG_KEY", "new, old,") == ["new", "old"]
+
+
 def test_a_dotenv_file_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# a comment\nexport A=1\nB = 'two words'\n\nC=\"x=y\"\nnothing\n")
     assert dotenv(tmp_path / ".env") == {"A": "1", "B": "two words", "C": "x=y"}
@@ -114,7 +138,7 @@ TABLE: dict[str, tuple[str, str, Any, str | None]] = {
     "CELERY_BROKER_URL": ("redis://h:6379/1", "CELERY_BROKER_URL", "redis://h:6379/1", "rabbit://h"),
     "DEPLOYMENT_ID": ("blue1", "DEPLOYMENT_ID", "blue1", "Blue 1"),
     "SECRET_KEY": ("s" * 50, "SECRET_KEY", "s" * 50, None),
-    "TAG_KEY": ("new,old", "TAG_KEYS", ["new", "old"], None),
+    "TAG_KEY": (f"{'n' * 32}, old", "TAG_KEYS", ["n" * 32, "old"], "short,old"),
     "FIELD_ENCRYPTION_KEYS": ("dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q=", "FIELD_ENCRYPTION_KEYS",
                               ["dGVzdHRlc3R0ZXN0dGVzdHRlc3R0ZXN0dGVzdHRlc3Q="], "short"),
     "VASTAI_BASE_URL": ("http://127.0.0.1:1", "PROVIDER_ENV[VASTAI_BASE_URL]", "http://127.0.0.1:1", "vast"),
@@ -180,6 +204,14 @@ def test_each_bad_value_is_named_and_servers_refuse_it(tmp_path: Path) -> None:
     served = checked("-c", "import gpushopper.wsgi", DATA_DIR=str(tmp_path), SERVER_PORT="http")
     assert served.returncode != 0
     assert "SERVER_PORT" in served.stderr
+
+
+@pytest.mark.parametrize("text", [",", "new-and-long-enough,", "short"])
+def test_a_bad_tag_key_is_named_and_is_no_key(tmp_path: Path, text: str) -> None:
+    told = checked(DATA_DIR=str(tmp_path), TAG_KEY=text)
+    assert told.returncode != 0
+    assert "TAG_KEY:" in told.stderr
+    assert not {"", text} & set(shown(["TAG_KEYS"], DATA_DIR=str(tmp_path), TAG_KEY=text)["TAG_KEYS"])
 
 
 def test_bad_database_urls_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -219,6 +220,11 @@ def test_a_read_that_is_told_to_wait_for_long_does_not(virtual, web, client):
         '{"onstart":"export X=\\"f3c1\\""}',
         "api_key=f3c1&x=1",
         "f3c1" * 16,
+        "1 validation error: input_value={'HF_TOKEN': 'f3c1', 'A': 1}",
+        "{'DB_PASSWORD': 'it\\'s f3c1'}",
+        r'{"msg":"{\"HF_TOKEN\": \"a \\\"b\\\" f3c1\"}"}',
+        r'{"msg":"{\"AWS_SECRET_ACCESS_KEY\":\"f3c1"}',
+        '{"env":{"ANY":"f3c1"}}',
     ],
 )
 def test_what_looks_like_a_secret_is_redacted(text):
@@ -233,9 +239,45 @@ def test_an_error_carries_neither_the_key_nor_control_characters(virtual, web, c
     assert str(failed.value).isprintable()
 
 
+def test_a_key_goes_however_short_it_is(virtual, web):
+    web.put(f"{BASE}/make/", status=400, body="bad k7y")
+    assert Client("testing", BASE, "k7y").send_once(WRITE).text == "bad [redacted]"
+
+
 def test_a_key_at_the_cut_leaves_no_half_of_itself(virtual, web, client):
     web.put(f"{BASE}/make/", status=400, body="x " * 148 + KEY)
     assert KEY[:4] not in client.send_once(WRITE).text
+
+
+SENT = 'line one\'s\n"p4ss\\wörd" 7'
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        SENT,
+        json.dumps({"msg": SENT}),
+        json.dumps({"msg": SENT}, ensure_ascii=False),
+        json.dumps({"msg": json.dumps({"x": SENT})}),
+        json.dumps({"msg": f"input_value={[SENT]!r}"}),
+        f"cut in the middle: {SENT[:12]}...{SENT[-12:]}",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 502])
+def test_what_a_call_names_as_secret_is_shown_in_no_form(virtual, web, client, echo, status):
+    web.put(f"{BASE}/make/", status=status, body=echo.encode())
+    call = Call(operation="create", method="PUT", path="/make/", body={}, secrets=(SENT,))
+    try:
+        told = client.send_once(call).text
+    except Unavailable as error:
+        told = str(error)
+    assert "[redacted]" in told
+    assert not any(part in told for part in ("line one", "p4ss", "rd", '" 7'))
+    assert "p4ss" not in repr(Call(operation="create", method="PUT", path="/make/", secrets=(SENT,)))
+
+
+def test_a_short_value_of_a_callers_does_not_blacken_the_text():
+    assert http.redact('{"success": true}', ("true", "", "1")) == '{"success": true}'
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a\nb", "é"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -213,6 +214,32 @@ def test_a_name_that_stays_unknown_keeps_the_machine(api: responses.RequestsMock
     assert [machine.label for machine in tensordock.machines()] == [None]
 
 
+PART = {
+    "a total": {"data": [row()], "total": 31},
+    "a total as text": {"data": {"instances": [row()], "total": "2"}},
+    "more": {"data": [row()], "has_more": True},
+    "more, in camel case": {"data": {"attributes": {"instances": [row()], "hasMore": True}}},
+    "a next page": {"instances": [row()], "next": "/instances?page=2"},
+    "a next page among links": {"data": [row()], "links": {"next": {"href": "/instances?page=2"}}},
+    "a total beside": {"data": [], "meta": {"total": 1}},
+    "all of it": {"data": [row()], "total": 31, "has_more": True, "next": "eyJwIjoyfQ"},
+}
+
+
+@pytest.mark.parametrize("form", PART)
+def test_a_list_that_says_that_there_are_more_is_not_complete(
+    form: str, api: responses.RequestsMock, tensordock: TensorDock
+) -> None:
+    api.get(LIST, json=PART[form])
+    with pytest.raises(NotUnderstood, match="more"):
+        tensordock.machines()
+
+
+def test_a_list_that_says_that_it_is_whole_is_read(api: responses.RequestsMock, tensordock: TensorDock) -> None:
+    api.get(LIST, json={"data": [row(next="x")], "total": 1, "has_more": False, "next": None, "links": {"next": None}})
+    assert [machine.id for machine in tensordock.machines()] == [VM]
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_failing_list_is_not_empty(status: int, api: responses.RequestsMock, tensordock: TensorDock) -> None:
     api.get(LIST, status=status)
@@ -233,7 +260,9 @@ def test_one_machine_is_read_bare_or_wrapped(body: Any, api: responses.RequestsM
 
 GONE = {
     "404": (404, {"status": 404, "error": "Instance not found"}),
-    "404 as text": (404, "Not found"),
+    "404 without status": (404, {"message": f"Instance {VM} not found"}),
+    "nested 404": (404, {"data": {"status": 404, "error": "Instance not found"}}),
+    "200 with 404 in other words": (200, {"status": 404, "error": "gone"}),
     "200 with 404": (200, {"status": 404, "error": "Instance not found"}),
     "200 with 404 as text": (200, {"status": "404", "error": "Instance not found"}),
     "deleted": (200, row(status="Deleted")),
@@ -249,7 +278,17 @@ def test_each_form_of_gone_is_gone(form: str, api: responses.RequestsMock, tenso
 
 
 NOT_GONE = {
-    "a proxy's page": (404, "<html>not here</html>", NotUnderstood),
+    "a proxy's page": (404, "<html>not here</html>", Unavailable),
+    "an empty 404": (404, "", Unavailable),
+    "a 404 as text": (404, "404 page not found", Unavailable),
+    "a 404 that is text about an instance": (404, "Instance not found", Unavailable),
+    "a gateway's 404": (404, '{"message": "no Route matched with those values"}', Unavailable),
+    "a framework's 404": (404, '{"status": 404, "error": "Not Found", "path": "/api/v2/instances/1"}', Unavailable),
+    "a 404 without fields": (404, "{}", Unavailable),
+    "a 404 that is a list": (404, '["Instance not found"]', Unavailable),
+    "a 404 around another status": (404, '{"status": 500, "error": "Instance not found"}', Unavailable),
+    "a 404 without an error": (200, '{"status": 404}', Unavailable),
+    "a 500 around a 404": (500, '{"status": 404, "error": "Instance not found"}', Unavailable),
     "a hidden 500": (200, '{"status": 500, "error": "oops"}', Unavailable),
     "an error without status": (200, '{"error": [{"message": "oops"}]}', NotUnderstood),
     "a nested error": (200, '{"data": {"status": 503, "error": "oops"}}', Unavailable),
@@ -342,26 +381,37 @@ def test_a_place_without_addresses_forwards_ssh() -> None:
     assert "useDedicatedIp" not in sent
 
 
-REFUSALS = {
+SEEN = {
     "No available nodes found": Refusal.OFFER_GONE,
     "No available public IPs on hostnode": Refusal.OFFER_GONE,
-    "insufficient capacity": Refusal.OFFER_GONE,
     "unexpected error during deployment": Refusal.OFFER_GONE,
+    "SSH port (22) must be forwarded for Ubuntu VMs": Refusal.INVALID,
     "You need at least $1 to deploy": Refusal.NO_MONEY,
+}
+REFUSALS = {
+    "Hostnode unavailable": Refusal.OFFER_GONE,
+    "insufficient capacity": Refusal.OFFER_GONE,
+    "your balance is too low": Refusal.NO_MONEY,
     "Insufficient funds": Refusal.NO_MONEY,
     "GPU quota exceeded": Refusal.NO_MONEY,
     "vcpu_count must be even": Refusal.INVALID,
 }
 WRAPPINGS: dict[str, Any] = {
     "E1 400": (200, lambda text: {"status": 400, "error": text}),
-    "E1 500": (200, lambda text: {"status": 500, "error": text}),
     "E2 no status": (200, lambda text: {"error": {"message": text}}),
     "E2 nested": (201, lambda text: {"data": {"error": text}}),
     "E4": (400, lambda text: {"message": text}),
 }
 
 
-@pytest.mark.parametrize("text", REFUSALS)
+FAILING_SERVER: dict[str, Any] = {
+    "E1 500": (200, lambda text: {"status": 500, "error": text}),
+    "nested 500": (200, lambda text: {"data": {"status": 500, "error": text}}),
+    "500": (500, lambda text: {"error": text}),
+}
+
+
+@pytest.mark.parametrize("text", [*SEEN, *REFUSALS])
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_a_refusal_is_known_by_its_text(
     wrapping: str, text: str, api: responses.RequestsMock, tensordock: TensorDock
@@ -370,7 +420,83 @@ def test_a_refusal_is_known_by_its_text(
     api.post(LIST, status=status, json=wrap(text))
     with pytest.raises(Refused) as refused:
         tensordock.create(spec())
-    assert refused.value.why is REFUSALS[text]
+    assert refused.value.why is (SEEN | REFUSALS)[text]
+
+
+@pytest.mark.parametrize("text", SEEN)
+@pytest.mark.parametrize("wrapping", FAILING_SERVER)
+def test_what_was_seen_to_mean_no_means_it_from_a_failing_server_too(
+    wrapping: str, text: str, api: responses.RequestsMock, tensordock: TensorDock
+) -> None:
+    status, wrap = FAILING_SERVER[wrapping]
+    api.post(LIST, status=status, json=wrap(text))
+    with pytest.raises(Refused) as refused:
+        tensordock.create(spec())
+    assert refused.value.why is SEEN[text]
+
+
+@pytest.mark.parametrize("text", [*REFUSALS, "load balancer: upstream timed out", "the maximum of retries", "balance"])
+@pytest.mark.parametrize("wrapping", FAILING_SERVER)
+def test_no_other_word_of_a_failing_server_means_no(
+    wrapping: str, text: str, api: responses.RequestsMock, tensordock: TensorDock
+) -> None:
+    status, wrap = FAILING_SERVER[wrapping]
+    api.post(LIST, status=status, json=wrap(text))
+    with pytest.raises(Unavailable):
+        tensordock.create(spec())
+
+
+@pytest.mark.parametrize("text", ["bad rebalance", "the balancer said no", "maximums", "it must bend"])
+def test_a_part_of_a_word_is_no_refusal(text: str, api: responses.RequestsMock, tensordock: TensorDock) -> None:
+    api.post(LIST, status=400, json={"error": text})
+    with pytest.raises(NotUnderstood):
+        tensordock.create(spec())
+
+
+SAID_NO_AND_MADE: dict[str, tuple[int, Any]] = {
+    "E1": (200, {"status": 400, "error": "No available nodes found", "id": VM}),
+    "E1 with data": (200, {"status": 500, "error": "unexpected error during deployment", "data": {"id": VM}}),
+    "nested": (201, {"data": {"error": "No available nodes found", "id": VM}}),
+    "beside data": (200, {"id": VM, "data": {"error": "No available nodes found"}}),
+    "an image": (400, {"error": "invalid_enum_value", "id": VM}),
+    "401": (401, {"error": "Unauthorized", "data": {"id": VM}}),
+    "429": (429, {"status": 429, "error": "Too many requests", "id": VM}),
+    "500": (500, {"error": "strange", "data": {"id": VM, "attributes": {"status": "error"}}}),
+    "503": (503, {"error": "strange", "id": VM}),
+}
+
+
+@pytest.mark.parametrize("form", SAID_NO_AND_MADE)
+def test_a_refusal_that_made_a_machine_tells_its_id(
+    form: str, api: responses.RequestsMock, tensordock: TensorDock
+) -> None:
+    status, body = SAID_NO_AND_MADE[form]
+    api.post(LIST, status=status, json=body)
+    with pytest.raises(Refused) as refused:
+        tensordock.create(spec())
+    assert (refused.value.machine_id, refused.value.why) == (VM, Refusal.OFFER_GONE)
+    assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_what_the_consumer_sent_is_in_no_error(
+    status: int, api: responses.RequestsMock, tensordock: TensorDock
+) -> None:
+    onstart, hf_token = "curl -u me:0pen-5ecre7 example.org", "hf_Wq3v-5ecre7"
+
+    def echo(request: Any) -> tuple[int, dict[str, str], str]:
+        lines = json.loads(request.body)["data"]["attributes"]["cloud_init"]["runcmd"]
+        packed = next(line for line in lines if "> /opt/gpu-shopper-onstart" in line)
+        text = f"No available nodes found {packed} {onstart} {hf_token} {KEY}"
+        return status, {}, json.dumps({"error": text})
+
+    api.add_callback("POST", LIST, echo)
+    with pytest.raises(Refused) as refused:
+        tensordock.create(spec(onstart=onstart, env={"HF_TOKEN": hf_token}))
+    told = str(refused.value)
+    assert "No available nodes found" in told
+    packed = base64.b64encode(onstart.encode()).decode()
+    assert not any(secret in told for secret in ("5ecre7", "hf_Wq3v", "AAAAC3Nz", packed[:8], packed[-8:]))
 
 
 def test_the_validators_list_is_our_mistake(api: responses.RequestsMock, tensordock: TensorDock) -> None:
@@ -381,12 +507,14 @@ def test_the_validators_list_is_our_mistake(api: responses.RequestsMock, tensord
 
 
 UNCLEAR = {
+    "an id that is not the machine's": (200, '{"id": "request-1", "data": {"name": "gs-tag"}}', NotUnderstood),
     "no id": (200, '{"data": {"name": "gs-tag"}}', NotUnderstood),
     "empty": (200, "", NotUnderstood),
     "a list": (200, "[]", NotUnderstood),
     "unknown text": (200, '{"status": 500, "error": "strange"}', Unavailable),
     "unknown 400": (400, '{"error": "strange"}', NotUnderstood),
     "429": (429, '{"status": 429, "error": "limit reached"}', Unavailable),
+    "503 that says image": (503, '{"error": "invalid_enum_value"}', Unavailable),
     "503 that says stock": (503, '{"error": "resource unavailable"}', Unavailable),
     "502": (502, "<html>", Unavailable),
 }

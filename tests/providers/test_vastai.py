@@ -200,6 +200,42 @@ def test_an_error_shows_no_secret(web, vast):
     assert "5ecre7" not in str(refused.value)
 
 
+HF_TOKEN = "hf_Wq3v-5ecre7"
+ONSTART = "curl -u me:0pen-5ecre7 https://example.org | sh\n"
+ECHOES = {
+    "a value": f"env is wrong: {HF_TOKEN}",
+    "a value under a name that tells nothing": f"bad entry MY_THING {HF_TOKEN[:9]}",
+    "as Python shows it": f"1 validation error input_value={{'HF_TOKEN': '{HF_TOKEN}'}}, input_type=dict",
+    "the script": f"onstart failed: {ONSTART}",
+    "a piece of the script": "line 1: me:0pen-5ecre7: bad",
+    "a key": f"bad key {PUBLIC_KEY}",
+}
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("echo", ECHOES)
+def test_what_the_consumer_sent_is_in_no_error(web, vast, echo, status):
+    web.put(ASK, status=status, json={"success": False, "error": "invalid_args", "msg": ECHOES[echo]})
+    with pytest.raises((Refused, Unavailable)) as failed:
+        vast.create(spec(env={"HF_TOKEN": HF_TOKEN, "MY_THING": HF_TOKEN, "DEBUG": "1"}, onstart=ONSTART))
+    assert not any(secret in str(failed.value) for secret in ("5ecre7", "hf_Wq3v", "AAAAC3Nz"))
+    assert "invalid_args" in str(failed.value)
+
+
+def test_a_start_script_that_was_packed_is_in_no_error_either(web, vast):
+    def echo(request):
+        body = {"success": False, "error": "invalid_args", "msg": f"bad: {packed(request)}"}
+        return 400, {}, json.dumps(body)
+
+    def packed(request):
+        return json.loads(request.body)["onstart"][60:90]
+
+    web.add_callback("PUT", ASK, echo)
+    with pytest.raises(Refused, match="invalid_args") as refused:
+        vast.create(spec(onstart="".join(f"echo {number * 7919}\n" for number in range(400))))
+    assert packed(web.calls[0].request)[:8] not in str(refused.value)
+
+
 # --- Create -------------------------------------------------------------------------------------------
 
 
@@ -577,8 +613,9 @@ def test_nothing_else_is_absence(web, vast, case):
         vast.machine(ID)
 
 
-def test_a_404_page_of_a_gateway_is_no_absence(web, vast):
-    web.get(ONE, status=404, body="<html>")
+@pytest.mark.parametrize("body", ["<html>", "", "404 page not found", "no_such_instance"])
+def test_a_404_page_of_a_gateway_is_no_absence(web, vast, body):
+    web.get(ONE, status=404, body=body)
     with pytest.raises(Unavailable):
         vast.machine(ID)
 

@@ -124,6 +124,15 @@ def test_a_machine_has_all_that_the_row_tells():
     assert machine.ends_at == datetime(2027, 1, 1, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    "env", [[["MY_THING", "consumers-5ecre7"], ["DEBUG", "1"], None], {"MY_THING": "consumers-5ecre7"}]
+)
+def test_a_status_that_quotes_the_command_line_shows_no_value_of_env(env):
+    text = "docker run -e MY_THING consumers-5ecre7 jupyters-5ecre7: exit 1"
+    told = rows.status(instance(extra_env=env, status_msg=text))
+    assert told == "running: docker run -e MY_THING [redacted] [redacted]: exit 1"
+
+
 def test_the_direct_address_comes_before_the_proxy():
     assert rows.ssh_targets(instance()) == (
         SshTarget("198.51.100.23", 41022, "root"),

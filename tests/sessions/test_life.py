@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
+from inventory import refresh
+from inventory.models import Offer
+from providers import registry
 from providers.base import MachineState, NotSent, NotUnderstood, Refusal, Refused, Unauthorized, Unavailable
 from sessions import ssh
 from sessions.lifecycle import State
@@ -366,3 +369,45 @@ def test_a_machine_that_comes_back_is_destroyed_again(alice: APIClient, engine: 
     assert not provider.listed
     assert shown(alice, session)["status"] == "stopped"
     assert Event.objects.filter(message="A listing shows it again.").exists()
+
+
+def test_an_offer_that_became_dearer_meanwhile_is_not_taken(
+    alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    session = order(alice)
+    Offer.objects.filter(pk="fake-1").update(gpu_price=1_200_000, price=1_210_000)
+    engine.run(60)
+    assert shown(alice, session)["status"] == "failed"
+    assert provider.count("create") == 0
+
+
+def test_a_start_that_lies_ahead_of_us_is_billed_from_now(
+    alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    def lost(spec: Any) -> str:
+        provider.add(spec.label, started_at=engine.clock.now() + timedelta(minutes=30))
+        raise Unavailable("the connection broke")
+
+    provider.create = lost  # type: ignore[method-assign]
+    session = order(alice)
+    engine.run(1200)
+    assert shown(alice, session)["cost_so_far"] > 0.1
+
+
+def test_where_one_account_is_closed_the_next_fitting_offer_is_taken(
+    alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    other = FakeProvider("other", quotes=provider.menu)
+    registry.use({"fake": provider, "other": other})
+    refresh.refresh("other")
+    Offer.objects.filter(provider="other").update(price=500_000, gpu_price=490_000)
+    engine.run(5)
+    Account.objects.filter(provider="fake").update(brake="an operator has to decide")
+    answer = alice.post("/api/v1/sessions", {"gpu_type": "RTX 4090", "reservation_hours": 1})
+    session = answer.json()["session"]
+    assert session["provider"] == "fake"
+    engine.run(30)
+    assert shown(alice, session)["status"] == "pending", "most gates open again soon"
+    engine.run(90)
+    assert shown(alice, session)["status"] == "running"
+    assert shown(alice, session)["provider"] == "other"

@@ -200,8 +200,9 @@ def test_probes_come_each_second_at_first_and_then_less_often() -> None:
 
 def test_a_machine_that_never_comes_up_is_given_up() -> None:
     assert decide(facts(State.BOOTING, machine_id="7"), LIMITS, at(900)) == End(Reason.BOOT_TIMEOUT)
-    up = facts(State.BOOTING, machine_id="7", up_since=at(60), has_target=True)
-    assert decide(up, LIMITS, at(60 + 480)) == End(Reason.SSH_TIMEOUT)
+    up = facts(State.BOOTING, machine_id="7", up_since=at(60), has_target=True, probed_at=at(60 + 470))
+    assert decide(up, LIMITS, at(60 + 480)) == Probe(), "whoever was away while it came up looks once more"
+    assert decide(replace(up, probed_at=at(60 + 480)), LIMITS, at(60 + 482)) == End(Reason.SSH_TIMEOUT)
 
 
 def test_a_lost_label_is_put_back_or_ends_the_machine() -> None:

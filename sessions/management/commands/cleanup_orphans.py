@@ -163,7 +163,7 @@ def survey_of(provider: Provider) -> Survey:
     """
     began = clock.now()
     listed = provider.machines()
-    rows = list(Instance.objects.filter(provider=provider.name).defer("our_key"))
+    rows = list(Instance.objects.filter(provider=provider.name))
     by_id = {row.machine_id: row for row in rows if row.machine_id}
     by_tag = {row.tag: row for row in rows if not row.machine_id}
     found = (_finding(m, by_id.get(m.id) or by_tag.get(m.label or ""), began) for m in listed)
