@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from inventory import menu
@@ -48,6 +48,7 @@ def move(row: Instance, to: State, now: datetime, message: str, *, held: bool = 
     if reason := fields.get("end_reason"):
         data["reason"] = reason
     with transaction.atomic(savepoint=False):
+        _lock_session(row)
         moved = write(
             row, state=to, state_since=now, due_at=_next_look(to, now, held), revision=row.revision + 1, **fields,
         )  # fmt: skip
@@ -60,6 +61,12 @@ def move(row: Instance, to: State, now: datetime, message: str, *, held: bool = 
     log.info("instance %s: %s -> %s: %s", row.pk, before, to, message,
              extra={"session_id": str(row.session_id or ""), "instance_id": str(row.pk)})  # fmt: skip
     return True
+
+
+def _lock_session(row: Instance) -> None:
+    """Before its instance, as each wish does: of two that lock in another order each would wait for the other."""
+    if row.session_id and connection.features.has_select_for_update:  # SQLite has one writer anyway.
+        list(Session.objects.select_for_update(no_key=True).filter(pk=row.session_id).values_list("pk"))
 
 
 def _next_look(state: State, now: datetime, held: bool) -> datetime | None:
@@ -165,7 +172,7 @@ def extend(
         OverHardMaximum: it would pass the hard maximum.
     """
     with transaction.atomic():
-        session = Session.objects.select_for_update().filter(pk=pk, status__in=LIVE).first()
+        session = Session.objects.select_for_update(no_key=True).filter(pk=pk, status__in=LIVE).first()
         if session is None or (session.expires_at is not None and session.expires_at <= now):
             return None
         reservation = session.reservation + additional

@@ -8,7 +8,7 @@ instances and events are never deleted, so a tag is known for ever.
 from __future__ import annotations
 
 import uuid
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -21,14 +21,6 @@ from sessions.sealed import SealedField
 
 def _choices(enum: Any) -> list[tuple[str, str]]:
     return [(member.value, member.value.replace("_", " ")) for member in enum]
-
-
-class Unopened(models.Manager):  # type: ignore[type-arg]
-    """Leaves sealed what nobody asks for: without the key for it a machine still has to end."""
-
-    def get_queryset(self) -> Any:
-        sealed = [field.name for field in self.model._meta.fields if isinstance(field, SealedField)]
-        return super().get_queryset().defer(*sealed)
 
 
 class Due(models.Model):
@@ -100,10 +92,7 @@ class Session(Due):
     wished_at = models.DateTimeField(null=True, blank=True)
     stopped_at = models.DateTimeField(null=True, blank=True)
 
-    objects: ClassVar[models.Manager[Session]] = Unopened()
-
     class Meta:
-        base_manager_name = "objects"
         ordering = ["-created_at", "-id"]
         indexes = [
             models.Index(fields=["consumer", "status"]),
@@ -198,10 +187,7 @@ class Instance(Due):
     dead_man_deadline = models.DateTimeField(null=True, blank=True, help_text="As read back from it.")
     dead_man_read_at = models.DateTimeField(null=True, blank=True)
 
-    objects: ClassVar[models.Manager[Instance]] = Unopened()
-
     class Meta:
-        base_manager_name = "objects"
         ordering = ["created_at", "id"]
         indexes = [models.Index(fields=["provider", "state"])]
         constraints = [

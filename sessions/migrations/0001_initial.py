@@ -115,7 +115,6 @@ class Migration(migrations.Migration):
                 ('stopped_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'base_manager_name': 'objects',
                 'ordering': ['-created_at', '-id'],
                 'indexes': [models.Index(fields=['consumer', 'status'], name='gpu_session_consume_74ff4c_idx'), models.Index(fields=['status', '-created_at'], name='gpu_session_status_ec73e2_idx')],
                 'constraints': [models.UniqueConstraint(condition=models.Q(('status__in', (sessions.lifecycle.Status['PENDING'], sessions.lifecycle.Status['PROVISIONING'], sessions.lifecycle.Status['RUNNING']))), fields=('consumer', 'offer_id'), name='one_live_session_per_offer')],
@@ -191,7 +190,6 @@ class Migration(migrations.Migration):
                 ('session', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='instances', to='gpu_sessions.session')),
             ],
             options={
-                'base_manager_name': 'objects',
                 'ordering': ['created_at', 'id'],
             },
         ),

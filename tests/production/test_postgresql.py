@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.xdist_group("postgresql"), pytest.mark.real_time]
 # Claims, guarded writes, unique rows, races, sorting, JSON and text: whole lives and every query of the API.
 SUITE = [
     "tests/sessions/test_life.py",
+    "tests/sessions/test_locks.py",
     "tests/inventory",
     "tests/costs/test_budget_races.py",
     "tests/costs/test_spending_page.py",

@@ -140,7 +140,7 @@ def test_no_facts_lead_to_a_conclusion_without_proof(
     action = decide(known, LIMITS, now)
     if isinstance(action, Conclude):
         assert lifecycle.proven_absent(known, LIMITS) or (
-            refused_at and not machine_id and lifecycle.unlisted(known, LIMITS.confirm)
+            refused_at and not machine_id and lifecycle.unlisted(known, LIMITS)
         )
     if isinstance(action, Launch):
         assert known.launched_at is None
