@@ -49,11 +49,11 @@ def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
 
 
 def test_all_weathers_with_deaths_in_them() -> None:
-    found = simulated("sample", "--seed", "7", "--number", "24", "--kills", "2")
+    found = simulated("sample", "--seed", "7", "--number", "16", "--kills", "2")
     assert_clean(found)
 
 
 def test_long_lives_by_chance() -> None:
-    found = simulated("random", "--seed", "1", "--number", "2", "--hours", "2")
+    found = simulated("random", "--seed", "1", "--number", "2", "--hours", "1")
     assert_clean(found)
     assert found["kills"] > 0
