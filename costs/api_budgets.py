@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from costs import budgeting, budgets, webhooks
-from costs.api_webhooks import NO_STORE, checked_url
+from costs.api_webhooks import checked_url
 from costs.budgeting import WHOLE, OnLimit, Period
 from costs.budgets import Outlook
 from costs.models import Budget, Endpoint
@@ -24,7 +24,7 @@ from costs.models.budgets import default_thresholds
 from providers import clock
 from providers.money import micros
 from rest.access import consumer_filter, principal
-from rest.doors import Door
+from rest.doors import NO_STORE, Door
 from rest.errors import bad_field, conflict, not_found
 from rest.params import Paged, Strict, check_body
 from sessions import shapes

@@ -16,7 +16,7 @@ from costs import budgets, targets, webhooks
 from costs.models import Delivery, Endpoint
 from providers import clock
 from rest.access import Principal, consumer_filter, principal
-from rest.doors import Door
+from rest.doors import NO_STORE, Door
 from rest.errors import bad_field, conflict, not_found
 from rest.params import Paged, Strict, check_body
 from sessions import shapes
@@ -137,9 +137,6 @@ class Webhooks(Door):
         endpoint = webhooks.add(checked_url("url", data["url"]), consumer=owner, events=events)
         shown = {**webhook_json(endpoint), "secret": endpoint.secret}
         return Response(shown, status=201, headers={"Location": f"/api/v1/webhooks/{endpoint.pk}", **NO_STORE})
-
-
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 def _owner(who: Principal, data: dict[str, Any]) -> str:

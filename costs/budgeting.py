@@ -76,6 +76,15 @@ def worst_case(rate: int, reservation: timedelta) -> int:
     return -(-rate * _microseconds(span) // _microseconds(_HOUR))
 
 
+def worst_now(rate: int, burns: int, spent: int, began: datetime, reservation: timedelta, now: datetime) -> int:
+    """The worst case as it was wished; or what is spent and what it still burns, if that has become more."""
+    wished = worst_case(rate, reservation)
+    if not burns:
+        return wished
+    end = began + reservation + margin(reservation)
+    return max(wished, spent + ahead(max(rate, burns), end, end, now))
+
+
 def margin(reservation: timedelta) -> timedelta:
     """What its end may take beyond its deadline."""
     return max(timedelta(microseconds=-(-_microseconds(reservation) * MARGIN_PERCENT // 100)), END_TAKES)
@@ -90,9 +99,12 @@ def dearest(price: int, upper: int | None, *, may_retry: bool) -> int:
     return max(price, upper or 0) if may_retry else price
 
 
-def upper_price(price: int, *, may_retry: bool) -> int:
-    """The upper price of a wish that names none."""
-    return price * (100 + (DEARER_PERCENT if may_retry else DRIFT_PERCENT)) // 100
+def upper_price(price: int, named: int | None, *, may_retry: bool) -> int:
+    """Above it nothing is taken under a hard budget. A wish that may go on is reserved for at the price it names."""
+    if may_retry and named is not None:
+        return named
+    upper = price * (100 + (DEARER_PERCENT if may_retry else DRIFT_PERCENT)) // 100
+    return upper if named is None else min(upper, named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 # overshoot of `stop` is at most the rate times those 15 s and the time of the destruction.
 WATCH_EVERY = timedelta(seconds=10)
 
-
 # A machine whose create was never answered is found by its label up to 15 minutes later, and billed from the create
 # on: for so long the money of yesterday may still become more.
 KNOWN_LATE = timedelta(minutes=20)
@@ -65,13 +64,9 @@ def commitments(sessions: Sequence[Session], now: datetime) -> list[Commitment]:
 
 
 def _commitment(session: Session, cost: int, burns: int, now: datetime) -> Commitment:
-    """The worst case of the wish; or what it has cost and will at what it burns, if that has become more."""
     rate = budgeting.dearest(session.price, session.max_price, may_retry=_may_retry(session))
-    wished = budgeting.worst_case(rate, session.reservation)
-    if not burns:
-        return Commitment(wished, cost)
-    end = (session.started_at or now) + session.reservation + budgeting.margin(session.reservation)
-    return Commitment(max(wished, cost + budgeting.ahead(max(rate, burns), end, end, now)), cost)
+    began = session.started_at or now
+    return Commitment(budgeting.worst_now(rate, burns, cost, began, session.reservation, now), cost)
 
 
 def _may_retry(session: Session) -> bool:
@@ -180,21 +175,14 @@ def reserve(session: Session, now: datetime) -> None:
     if not budgets:
         return
     if session._state.adding:
-        session.max_price = _upper_price(session)
+        # Without one, a retry could take an offer at any price, and no reservation would cover it.
+        session.max_price = budgeting.upper_price(session.price, session.max_price, may_retry=_may_retry(session))
     others = [other for other in not_over(session.consumer) if other.pk != session.pk]
     [asked] = commitments([session], now)
     for budget in budgets:
         room = standing(budget, others, now)
         if not room.fits(asked.reserved):
             raise _refusal(budget, room, session, asked.reserved)
-
-
-def _upper_price(session: Session) -> int:
-    """Above it nothing is taken for a wish under a hard budget, since no reservation would cover it."""
-    upper = budgeting.upper_price(session.price, may_retry=_may_retry(session))
-    if session.max_price is None or not _may_retry(session):
-        return min(upper, session.max_price or upper)
-    return session.max_price
 
 
 def _refusal(budget: Budget, room: Standing, session: Session, asked: int) -> Problem:

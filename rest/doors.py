@@ -12,6 +12,9 @@ from rest.params import Nothing, Query, check_body, read_query
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
+# An answer with a secret in it.
+NO_STORE = {"Cache-Control": "no-store"}
+
 
 class Door(APIView):
     """A view whose unread parameters are errors, also where it reads none.

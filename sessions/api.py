@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from providers import clock
 from rest import waiting
 from rest.access import consumer_filter, principal
-from rest.doors import Door
+from rest.doors import NO_STORE, Door
 from rest.errors import Problem, bad_field, conflict, not_found
 from rest.params import Paged, Strict, check_body, number
 from sessions import controller, replies, shapes
@@ -133,7 +133,7 @@ class Sessions(Door):
 
 def _created(answer: dict[str, Any]) -> Response:
     location = f"/api/v1/sessions/{answer['session']['id']}"
-    return Response(answer, status=201, headers={"Location": location, "Cache-Control": "no-store"})
+    return Response(answer, status=201, headers={"Location": location, **NO_STORE})
 
 
 def _settled(request: Request, answer: dict[str, Any], kept: Reply | None) -> Response:
@@ -279,7 +279,7 @@ class SshKey(Door):
                 "ssh_private_key": session.ssh_private_key,
                 "available_until": shapes.instant(session.ssh_key_until),
             },
-            headers={"Cache-Control": "no-store"},
+            headers=NO_STORE,
         )
 
     @extend_schema(responses={204: None})

@@ -77,6 +77,27 @@ def test_only_a_wish_that_may_go_on_is_counted_at_its_upper_price() -> None:
     assert budgeting.dearest(400, None, may_retry=True) == 400
 
 
+def test_a_wish_that_may_go_on_is_bound_by_the_price_it_names_and_another_by_what_may_drift() -> None:
+    assert budgeting.upper_price(400, None, may_retry=True) == 500
+    assert budgeting.upper_price(400, 900, may_retry=True) == 900
+    assert budgeting.upper_price(400, None, may_retry=False) == 420
+    assert budgeting.upper_price(400, 900, may_retry=False) == 420
+    assert budgeting.upper_price(400, 410, may_retry=False) == 410
+
+
+@given(
+    st.integers(1, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.timedeltas(timedelta(0), timedelta(days=1))
+)
+def test_what_is_spent_and_still_burns_is_never_more_than_what_is_held(
+    rate: int, burns: int, spent: int, gone: timedelta
+) -> None:
+    began, hours = datetime(2026, 1, 29, tzinfo=UTC), timedelta(hours=4)
+    held = budgeting.worst_now(rate, burns, spent, began, hours, began + gone)
+    left = max(timedelta(0), hours + timedelta(minutes=24) - gone)
+    assert held >= budgeting.worst_case(rate, hours)
+    assert held >= (spent if burns else 0) + burns * (left // timedelta(microseconds=1)) // 3_600_000_000
+
+
 @given(amounts, amounts, amounts)
 def test_spending_what_was_reserved_changes_nothing_else(worst: int, before: int, more: int) -> None:
     """While a session stays within its worst case, spent + reserved stays the same; beyond it nothing is freed."""

@@ -43,9 +43,9 @@ def test_every_life_is_lived_well_whoever_does_the_work() -> None:
 
 
 def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
-    found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "13")
+    found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "9")
     assert_clean(found)
-    assert found["runs"] > 40
+    assert found["runs"] > 50
 
 
 def test_all_weathers_with_deaths_in_them() -> None:
