@@ -142,9 +142,11 @@ def _record(account: Account, identity: str, traits: Traits, machines: Sequence[
                 _resurrect(row, machine, began, outcome)
         live = [(row, machine) for row, machine in matches if row.state != State.DESTROYED]
         outcome.ours = len(live)
-        _write_seen(live, traits, began)
+        _write_seen(live, identity, traits, began)
         seen = {row.pk for row, _ in matches}
-        outcome.missed = _write_missed([r for r in rows if r.pk not in seen and r.state != State.DESTROYED], began)
+        elsewhere = {row.pk for row in rows if identity and row.account not in ("", identity)}
+        unseen = [r for r in rows if r.pk not in seen | elsewhere and r.state != State.DESTROYED]
+        outcome.missed = _write_missed(unseen, began)
         _meet(account, identity, strangers, rows, began, outcome)
         _finish(account, identity, machines, began)
         if outcome.mismatches:
@@ -204,11 +206,12 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 # --- Facts about rows -------------------------------------------------------------------------------------------
 
 
-def _write_seen(pairs: Sequence[tuple[Instance, Machine]], traits: Traits, began: datetime) -> None:
+def _write_seen(pairs: Sequence[tuple[Instance, Machine]], identity: str, traits: Traits, began: datetime) -> None:
+    here = {"account": identity} if identity else {}  # What our key shows is in its account, whatever that was called.
     for chunk in _chunks(pairs):
         # The same for all of them; older knowledge never overwrites newer.
         Instance.objects.filter(pk__in=[row.pk for row, _ in chunk]).filter(_older(began)).update(
-            seen_at=began, looked_at=began, misses=0
+            seen_at=began, looked_at=began, misses=0, **here
         )
     for row, machine in pairs:
         if row.looked_at is None or row.looked_at < began:

@@ -25,17 +25,21 @@ LONGEST = (
 )  # fmt: skip
 
 
+def _rank(item: pytest.Item) -> int | None:
+    return next((rank for rank, name in enumerate(LONGEST) if item.name.startswith(name)), None)
+
+
+@pytest.hookimpl(trylast=True)  # after those that were not asked for are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begun first, the longest tests leave no worker without work at the end.
 
     Workers take a second test while they do their first, which should not be a long one that another could do.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    long = {number: item for item in items for name, number in rank.items() if item.name.startswith(name)}
-    first = [long[number] for number in sorted(long)]
-    short = [item for item in items if item not in first]
-    items[:] = first[:workers] + short[:workers] + first[workers:] + short[workers:]
+    ranked = [(_rank(item), item) for item in items]
+    long = [item for rank in range(len(LONGEST)) for of, item in ranked if of == rank]
+    short = [item for of, item in ranked if of is None]
+    items[:] = long[:workers] + short[:workers] + long[workers:] + short[workers:]
 
 
 @pytest.fixture

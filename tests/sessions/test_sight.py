@@ -81,6 +81,9 @@ def test_a_label_says_more_than_the_name_of_the_account(
     engine.run(2 * 3600)
     assert provider.count("destroy") == 0
     assert shown(alice, session)["status"] == "running"
+    engine.run(2 * 3600)
+    assert not provider.listed, "and at its deadline it ends, under whatever name"
+    assert shown(alice, session)["status"] == "stopped"
 
 
 def test_an_id_that_is_given_out_again_is_not_ours_any_more(
