@@ -239,6 +239,14 @@ def test_a_provider_key_ends_the_sandbox_and_a_non_uuid_key_is_a_token(tmp_path:
     assert "tensordock" not in checked(*show, DATA_DIR=str(tmp_path), TENSORDOCK_API_KEY=uuid).stdout
 
 
+def test_the_stand_ins_have_a_database_of_their_own(tmp_path: Path) -> None:
+    """They bear the providers' names and deny every real machine: a start without keys must tell nothing about those."""
+    without = shown(["DATABASES"], DATA_DIR=str(tmp_path))["DATABASES"]["default"]["NAME"]
+    rented = shown(["DATABASES"], DATA_DIR=str(tmp_path), VASTAI_API_KEY="a-key")["DATABASES"]["default"]["NAME"]
+    assert Path(without).name == "sandbox.db"
+    assert Path(rented).name == "gpu-shopper.db"
+
+
 def test_production_refuses_made_up_secrets(tmp_path: Path) -> None:
     told = checked("-c", "import gpushopper.wsgi", DATA_DIR=str(tmp_path), REDIS_URL="redis://127.0.0.1:1/0")
     assert told.returncode != 0
