@@ -240,7 +240,7 @@ def test_a_provider_key_ends_the_sandbox_and_a_non_uuid_key_is_a_token(tmp_path:
 
 
 def test_the_stand_ins_have_a_database_of_their_own(tmp_path: Path) -> None:
-    """They bear the providers' names and deny every real machine: a start without keys must tell nothing about those."""
+    """They bear the providers' names and deny every real machine: a start without keys tells nothing about those."""
     without = shown(["DATABASES"], DATA_DIR=str(tmp_path))["DATABASES"]["default"]["NAME"]
     rented = shown(["DATABASES"], DATA_DIR=str(tmp_path), VASTAI_API_KEY="a-key")["DATABASES"]["default"]["NAME"]
     assert Path(without).name == "sandbox.db"
