@@ -56,16 +56,15 @@ def clocks(now: datetime) -> Iterator[Trouble]:
     from gpushopper.alarms import Trouble
     from sessions import trust
 
-    for provider, by in trust.clocks_behind_ours().items():
-        hold = trust.HOLD.total_seconds() / 60
+    hold = f"No deadline falls due for {trust.HOLD.total_seconds() / 60:.0f} minutes; then they do, by our clock."
+    for provider, by in trust.clocks_off().items():
+        ahead = by.total_seconds() > 0
         yield Trouble(
-            name="clock_ahead",
-            subject=provider,
-            what=f"Our clock is {by.total_seconds():.0f} s ahead of {provider}'s.",
-            meanwhile=f"No deadline falls due for {hold:.0f} minutes; then they do, by our clock.",
+            name="clock_off", subject=provider, provider=provider,
+            what=f"Our clock is {abs(by).total_seconds():.0f} s {'ahead of' if ahead else 'behind'} {provider}'s.",
+            meanwhile=f"Nothing new is created. {hold if ahead else 'Deadlines fall due that much too late.'}",
             advice="Set the clock right, and keep it so with NTP; `manage.py doctor` compares it.",
-            provider=provider,
-        )
+        )  # fmt: skip
 
 
 def _pacer() -> Pacer | None:

@@ -31,8 +31,14 @@ def due(now: datetime) -> list[str]:
     for name in registry.all():
         if name not in known:
             Source.objects.get_or_create(provider=name, defaults={"due_at": now})
-    wanted = Source.objects.filter(Q(due_at__lte=now) | Q(due_at=None), provider__in=list(registry.all()))
+    wanted = Source.objects.filter(_is_due(now), provider__in=list(registry.all()))
     return list(wanted.values_list("provider", flat=True))
+
+
+def _is_due(now: datetime) -> Q:
+    """Also if it waits for longer than anything does, since a clock that was ahead said when."""
+    longest = max(settings.INVENTORY_CACHE_TTL, settings.INVENTORY_BACKOFF_TTL, LEASE)
+    return Q(due_at__lte=now) | Q(due_at=None) | Q(due_at__gt=now + longest + timedelta(minutes=1))
 
 
 def refresh(name: str, *, even_if_not_due: bool = False) -> bool:
@@ -64,7 +70,7 @@ def _claim(name: str, now: datetime, even_if_not_due: bool) -> Source | None:
     row = Source.objects.get(provider=name)
     rows = Source.objects.filter(provider=name, revision=row.revision)
     if not even_if_not_due:
-        rows = rows.filter(Q(due_at__lte=now) | Q(due_at=None))
+        rows = rows.filter(_is_due(now))
     taken = rows.update(due_at=now + LEASE, revision=F("revision") + 1)
     return row if taken else None
 

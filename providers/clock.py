@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -35,6 +37,42 @@ class SystemClock:
         time.sleep(seconds)
 
 
+# --- What others say of the time ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the latest answer of a provider said: exact to the second, and to the answer's own way."""
+
+    time: datetime | None  # by its `Date`; None: it told none
+    at: float  # when it came: seconds on our monotonic clock
+
+    def time_at(self, at: float) -> datetime | None:
+        """What its clock shows at another moment of our monotonic clock."""
+        return self.time and self.time + timedelta(seconds=at - self.at)
+
+
+# By provider; what this process has heard since it began.
+told: dict[str, Told] = {}
+
+
+def hear(provider: str, time: datetime | None) -> None:
+    """A provider has answered, and told this time with it."""
+    told[provider] = Told(time, monotonic())
+
+
+def ahead_of(provider: str) -> timedelta | None:
+    """By how much our clock is ahead of the provider's; None: it has told this process no time."""
+    said = told.get(provider)
+    theirs = said and said.time_at(monotonic())
+    return now() - theirs if theirs else None
+
+
+# Two clocks that differ by less agree.
+AGREE = timedelta(minutes=1)
+
+# --- A clock that is not believed at once -------------------------------------------------------------
+
 # The wall clock drifts against the monotonic one by far less; NTP slews by less.
 DRIFT = timedelta(seconds=5)
 # A clock that was set wrong is mostly set right within minutes; until then no deadline may fall due by it.
@@ -42,33 +80,43 @@ DOUBT = timedelta(minutes=10)
 
 
 class SteadyClock:
-    """A wall clock that never goes back, and whose jumps ahead are not believed for `DOUBT`.
+    """A wall clock whose jumps are not believed at once. Between looks it runs by the monotonic clock.
 
-    Between looks it runs by the monotonic clock. A wall clock that is set back is waited for; one that is set ahead
-    is followed when it has stayed there for so long.
+    What the providers' answers say since the jump decides: it is followed if they agree with the wall clock, and not
+    if they agree with ours. While they say nothing, a jump ahead is followed after `DOUBT`, and one back is waited
+    for. So it goes back only if it was wrong, by two others' word.
     """
 
-    def __init__(self, wall: Clock | None = None) -> None:
+    def __init__(self, wall: Clock | None = None, witnesses: Mapping[str, Told] = told) -> None:
         self._wall = wall or SystemClock()
+        self._witnesses = witnesses
         self._lock = threading.Lock()
         self._at, self._since = self._wall.now(), self._wall.monotonic()
         self._doubted_from: float | None = None
 
     def now(self) -> datetime:
         with self._lock:
-            told, monotonic = self._wall.now(), self._wall.monotonic()
+            wall, monotonic = self._wall.now(), self._wall.monotonic()
             expected = self._at + timedelta(seconds=monotonic - self._since)
-            believed = self._believed(told, expected, monotonic)
-            self._at, self._since = max(self._at, believed), monotonic
+            self._at, self._since = self._believed(wall, expected, monotonic), monotonic
             return self._at
 
-    def _believed(self, told: datetime, expected: datetime, monotonic: float) -> datetime:
-        if told - expected <= DRIFT:
+    def _believed(self, wall: datetime, expected: datetime, monotonic: float) -> datetime:
+        if abs(wall - expected) <= DRIFT:
             self._doubted_from = None
-            return told if expected - told <= DRIFT else expected
+            return max(wall, self._at)
         if self._doubted_from is None:
             self._doubted_from = monotonic
-        return told if monotonic - self._doubted_from >= DOUBT.total_seconds() else expected
+        others = self._others(self._doubted_from, monotonic)
+        if any(abs(wall - other) <= AGREE for other in others):
+            return wall
+        waited = monotonic - self._doubted_from >= DOUBT.total_seconds()
+        return wall if wall > expected and waited and not others else expected
+
+    def _others(self, since: float, monotonic: float) -> list[datetime]:
+        """The time now by each provider that has told it since."""
+        fresh = [said.time_at(monotonic) for said in dict(self._witnesses).values() if said.at >= since]
+        return [time for time in fresh if time is not None]
 
     def monotonic(self) -> float:
         return self._wall.monotonic()

@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
@@ -118,10 +118,6 @@ Observer = Callable[[str, str, str, float], None]
 # Called with (provider, operation, outcome, seconds) after each request. Outcomes: ok, rejected (4xx),
 # limited (429), error (5xx), unusable (redirect, too large, cut off), unreachable.
 observers: list[Observer] = []
-
-# Seconds by which our clock is ahead of each provider's, by the `Date` of its latest answer. Deadlines are kept
-# by our clock; who checks it looks here. Exact to the second and to the answer's own way.
-clock_ahead: dict[str, float] = {}
 
 
 # --- Redaction ----------------------------------------------------------------------------------------
@@ -324,14 +320,13 @@ class Client:
                 allow_redirects=False,
                 stream=True,
             ) as response:
+                clock.hear(self.provider, _time_told(response.headers))
                 raw = _read_body(response, deadline=began + call.total_timeout)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # Its text may name URLs and peers; its kind says enough.
             raise Unavailable(f"{self._what(call)}: no answer ({type(error).__name__})") from None
         except _CutOff as error:
             raise _CutOff(f"{self._what(call)}: {error}") from None
-        if told := _date(response.headers.get("Date")):
-            clock_ahead[self.provider] = (clock.now() - told).total_seconds()
         if 300 <= response.status_code < 400:
             raise NotUnderstood(f"{self._what(call)} was redirected ({response.status_code}), which is not followed")
         return self._answer(call, response, raw)
@@ -402,6 +397,14 @@ def _retry_after(header: str | None) -> float | None:
         return min(float(header.strip()[:9]), _LONGEST_PENALTY)
     at = _date(header)
     return None if at is None else min(max(0.0, (at - clock.now()).total_seconds()), _LONGEST_PENALTY)
+
+
+def _time_told(headers: Mapping[str, str]) -> datetime | None:
+    """The time at which it was answered; a cache in between says for how long it has kept the answer (RFC 9111)."""
+    at, age = _date(headers.get("Date")), headers.get("Age", "")
+    if at is None or not 2000 <= at.year < 3000:
+        return None
+    return at + timedelta(seconds=int(age[:9]) if age.isdecimal() else 0)
 
 
 def _date(header: str | None) -> datetime | None:

@@ -14,9 +14,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection
+from django.db.models import Q
 
 from providers import clock, registry
-from sessions import controller, lives, machines, outlets, reconcile, rows, wake
+from sessions import controller, lives, machines, outlets, reconcile, rows, trust, wake
 from sessions.lifecycle import State
 from sessions.models import Account, Heartbeat, Instance, Session
 from sessions.rows import Row
@@ -37,6 +38,7 @@ def forget() -> None:
     """As a new process begins: it knows of nothing that the one before it was about to do."""
     _seats.clear()
     _sent.clear()
+    trust.forget()
 
 
 def step_instance(pk: str) -> None:
@@ -99,12 +101,13 @@ def begin_round(name: str, now: datetime) -> None:
     beat(name, now)
     ensure_accounts(now)
     if _its_time(now):
-        for work in (controller.forget_old_keys, *outlets.each_round):
+        for work in (rows.recall, controller.forget_old_keys, *outlets.each_round):
             _tried(work, now)
 
 
 def _its_time(now: datetime) -> bool:
-    if Heartbeat.objects.filter(name="periodic", at__lte=now - PERIODIC).update(at=now):
+    due = Q(at__lte=now - PERIODIC) | Q(at__gt=now + PERIODIC)  # the latter by a clock that was ahead
+    if Heartbeat.objects.filter(due, name="periodic").update(at=now):
         return True
     return Heartbeat.objects.get_or_create(name="periodic", defaults={"at": now})[1]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sessions import lifecycle
+from sessions import lifecycle, trust
 from sessions.lifecycle import State
 from sessions.models import Account, Instance
 
@@ -21,6 +21,7 @@ def closed(provider: str, now: datetime) -> str:
             unresolved_creates=rows.filter(state__in=(State.LAUNCHING, State.DESTROYING), machine_id="",
                                            launched_at__isnull=False, refused_at=None).count(),
             oldest_destroy=oldest.state_since if oldest else None,
+            clock_off=next(iter(trust.clocks_off().values()), timedelta(0)),
         ),
         now,
     )  # fmt: skip

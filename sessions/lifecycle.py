@@ -130,7 +130,7 @@ class Limits:
     boot_timeout: timedelta  # PROVISION_TIMEOUT
     ssh_timeout: timedelta  # SSH_VERIFY_TIMEOUT
     check_interval: timedelta | None = None  # SSH_CHECK_INTERVAL; None: adaptive
-    hold_deadlines_until: datetime | None = None  # after a jump of the clock (`sessions.engine`)
+    hold_deadlines_until: datetime | None = None  # while our clock is in doubt (`sessions.trust`)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,12 +334,12 @@ def _launching(facts: Facts, limits: Limits, now: datetime) -> Action:
 
 
 def _booting(facts: Facts, limits: Limits, now: datetime) -> Action:
-    if reason := due_end(facts, limits, now) or _useless(facts, now, USELESS_GRACE_BOOTING):
+    if reason := due_end(facts, limits, now) or _useless(facts, limits, now, USELESS_GRACE_BOOTING):
         return End(reason)
     if unlisted(facts, limits):
         return End(Reason.VANISHED) if proven_absent(facts, limits) else LookUp()
     give_up = _boot_deadline(facts, limits)
-    if now >= give_up:
+    if now >= give_up and not _held(limits.hold_deadlines_until, now):
         if facts.has_target and (facts.probed_at is None or facts.probed_at < give_up):
             return Probe()  # A last look: we may have been away while it came up.
         return End(Reason.SSH_TIMEOUT if facts.up_since else Reason.BOOT_TIMEOUT)
@@ -358,11 +358,11 @@ def _booting(facts: Facts, limits: Limits, now: datetime) -> Action:
 
 
 def _running(facts: Facts, limits: Limits, now: datetime) -> Action:
-    if reason := due_end(facts, limits, now) or _useless(facts, now, USELESS_GRACE_RUNNING):
+    if reason := due_end(facts, limits, now) or _useless(facts, limits, now, USELESS_GRACE_RUNNING):
         return End(reason)
     if unlisted(facts, limits):
         return End(Reason.VANISHED) if proven_absent(facts, limits) else LookUp()
-    if _idle_too_long(facts):
+    if _idle_too_long(facts) and not _held(limits.hold_deadlines_until, now):
         return End(Reason.IDLE)
     if _keys_due(facts, now, KEYS_AGAIN_RUNNING):
         return AttachKeys()
@@ -411,13 +411,13 @@ def due_end(facts: Facts, limits: Limits, now: datetime) -> Reason | None:
     return Reason.EXPIRED if now >= facts.deadline else None
 
 
-def _useless(facts: Facts, now: datetime, grace: timedelta) -> Reason | None:
+def _useless(facts: Facts, limits: Limits, now: datetime, grace: timedelta) -> Reason | None:
     if facts.useless_looks < 2 or facts.useless_since is None or facts.seen_at is None:
         return None
     lasted = facts.seen_at - facts.useless_since  # by sightings, not by the clock: an outage adds nothing
     if facts.machine_state is MachineState.BROKEN and lasted >= BROKEN_GRACE:
         return Reason.HOST_BROKEN
-    return Reason.DIED if lasted >= grace else None
+    return Reason.DIED if lasted >= grace and not _held(limits.hold_deadlines_until, now) else None
 
 
 def _boot_deadline(facts: Facts, limits: Limits) -> datetime:
@@ -537,13 +537,14 @@ def decide_session(
         return Wait(None)
     if wish.end_reason is not None:
         return _ending(wish.end_reason, attempts)
+    held = _held(hold_deadlines_until, now)
     if wish.expires_at is not None and now >= wish.expires_at:
-        if _held(hold_deadlines_until, now):
+        if held:
             return Wait(now + HELD_LOOK)
         hard = wish.hard_deadline is not None and wish.expires_at >= wish.hard_deadline
         return EndSession(Reason.HARD_MAX if hard else Reason.EXPIRED)
     if not attempts:
-        too_late = wish.launch_by is not None and now >= wish.launch_by
+        too_late = wish.launch_by is not None and now >= wish.launch_by and not held
         return EndSession(Reason.NOT_LAUNCHED) if too_late else OpenAttempt()
     return _living(wish, attempts)
 
@@ -598,13 +599,16 @@ class AccountView:
     braked: str = ""  # why an operator has to decide first
     unresolved_creates: int = 0
     oldest_destroy: datetime | None = None  # when the longest unfinished destruction was wished
+    clock_off: timedelta = timedelta(0)  # by which our clock is ahead of a provider's, or behind, if that is too much
 
 
 def closed_gate(account: AccountView, now: datetime) -> str:
     """Why nothing may be created at this account now; "" if it may."""
     if account.braked:
         return account.braked
-    if account.looked_at is None or now - account.looked_at > EYES_OPEN_FOR:
+    if account.clock_off:
+        return f"our clock is {abs(account.clock_off).total_seconds():.0f} s off, by the providers' answers"
+    if account.looked_at is None or abs(now - account.looked_at) > EYES_OPEN_FOR:
         return "the provider's account has not been seen completely for 5 minutes"
     if account.unresolved_creates >= MAX_UNRESOLVED_CREATES:
         return f"{account.unresolved_creates} earlier creates have no clear outcome yet"

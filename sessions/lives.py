@@ -17,7 +17,7 @@ from sessions import gates, lifecycle, outlets, ssh, trust, wake
 from sessions.controller import IN_FLIGHT_LOOK, account_id, end_instances, look_soon, parts_json, restatus, wish_end
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
-from sessions.rows import claim, look_again, tell, write
+from sessions.rows import LONGEST_WAIT, claim, look_again, tell, write
 
 
 def advance_session(pk: UUID | str) -> bool:
@@ -27,9 +27,10 @@ def advance_session(pk: UUID | str) -> bool:
     if session is None:
         return False
     instances = list(session.instances.order_by("created_at", "id"))
-    action = lifecycle.decide_session(
-        wish_of(session, instances), [attempt_of(row) for row in instances], now, trust.hold_until(now)
-    )
+    if session.expires_at is not None and session.expires_at <= now:
+        trust.compare(session.provider, now)
+    held = trust.hold_until(session.provider, now)
+    action = lifecycle.decide_session(wish_of(session, instances), [attempt_of(row) for row in instances], now, held)
     _PERFORM_SESSION[type(action)](session, action, instances, now)
     return True
 
@@ -53,7 +54,7 @@ def attempt_of(row: Instance) -> lifecycle.Attempt:
 
 
 def _session_wait(session: Session, action: lifecycle.Wait, instances: list[Instance], now: datetime) -> None:
-    look_again(session, action.until)
+    look_again(session, action.until and min(action.until, now + LONGEST_WAIT))
 
 
 def _open_attempt(session: Session, action: lifecycle.OpenAttempt, instances: list[Instance], now: datetime) -> None:

@@ -47,7 +47,7 @@ from sessions.controller import (
 )
 from sessions.lifecycle import Reason, State
 from sessions.models import Instance
-from sessions.rows import claim, count, look_again, tell, write
+from sessions.rows import LONGEST_WAIT, claim, count, look_again, tell, write
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ def advance_instance(pk: UUID | str) -> bool:
     if row is None:
         return False
     before = row.state
+    if row.state in lifecycle.ALIVE:
+        trust.compare(row.provider, now)
     _step(row, now)
     if row.state == State.DESTROYING != before:
         _step(row, now)  # Of two hundred that end at once, none waits for its call until all have been told of.
@@ -73,7 +75,8 @@ def _step(row: Instance, now: datetime) -> None:
     traits = provider.traits if provider else Traits()
     if row.account and row.account != (account_id(row.provider) or row.account):
         provider = None  # Our key is another account's, where the same id may be somebody else's machine.
-    action = lifecycle.decide(facts_of(row, traits, now), limits_of(traits, now), now)
+    limits = limits_of(traits, trust.hold_until(row.provider, now))
+    action = lifecycle.decide(facts_of(row, traits, now), limits, now)
     if provider is None and isinstance(action, _NEEDS_PROVIDER):
         look_again(row, now + WITHOUT_A_KEY)  # Nothing is known, nothing is lost.
         return
@@ -118,14 +121,14 @@ _INSPECT = timedelta(minutes=5)
 _INSPECT_IDLE = timedelta(minutes=1)  # sampling the GPU's use asks for more than reading back a deadline
 
 
-def limits_of(traits: Traits, now: datetime) -> lifecycle.Limits:
+def limits_of(traits: Traits, hold_deadlines_until: datetime | None = None) -> lifecycle.Limits:
     return lifecycle.Limits(
         confirm=settings.DESTROY_CONFIRM,
         settle=settings.CREATE_SETTLE or traits.settle,
         boot_timeout=settings.PROVISION_TIMEOUT,
         ssh_timeout=settings.SSH_VERIFY_TIMEOUT,
         check_interval=settings.SSH_CHECK_INTERVAL or None,
-        hold_deadlines_until=trust.hold_until(now),
+        hold_deadlines_until=hold_deadlines_until,
     )
 
 
@@ -133,7 +136,7 @@ def _wait(row: Instance, action: lifecycle.Wait, provider: Provider | None, now:
     in_flight = row.state not in (State.RUNNING, State.DESTROYED)
     soon = now + IN_FLIGHT_LOOK if in_flight else None
     moments = [moment for moment in (action.until, soon) if moment is not None]
-    look_again(row, min(moments, default=None))
+    look_again(row, min([*moments, now + LONGEST_WAIT]) if moments else None)
 
 
 def _launch(row: Instance, action: lifecycle.Launch, provider: Provider, now: datetime) -> None:

@@ -39,7 +39,7 @@ def of_instance(row: Instance, now: datetime) -> str:
     provider = registry.get(row.provider)
     traits = provider.traits if provider else Traits()
     facts = machines.facts_of(row, traits, now)
-    action = lifecycle.decide(facts, machines.limits_of(traits, now), now)
+    action = lifecycle.decide(facts, machines.limits_of(traits), now)
     if isinstance(action, lifecycle.Wait):
         return _waits(_WAITS_IN[facts.state](facts), action.until, now)
     if provider is None and isinstance(action, _ASKS_THE_PROVIDER):

@@ -136,6 +136,7 @@ def _record(account: Account, identity: str, traits: Traits, machines: Sequence[
     outcome = Outcome(complete=True, listed=len(machines))
     with transaction.atomic():
         rows = _rows(account.provider, identity, machines)
+        _forget_the_future(account, rows, began)
         matches, strangers = _match(rows, machines)
         for row, machine in matches:
             if row.state == State.DESTROYED:
@@ -173,6 +174,33 @@ def _rows(provider: str, identity: str, machines: Sequence[Machine]) -> list[Ins
         )
         rows.extend(gone)
     return rows
+
+
+# What cannot have happened later than now, and what is not known if a clock that was ahead wrote it.
+_HAPPENED = ("launched_at", "seen_at", "asked_at", "state_since", "ended_at")
+_NOT_KNOWN = ("looked_at", "denied_at", "probed_at", "inspected_at")
+
+
+def _forget_the_future(account: Account, rows: Iterable[Instance], now: datetime) -> None:
+    """Facts that are dated later than now, by a clock that this provider's own confirms, say less than they seem to.
+
+    Left as they are, nothing that is seen now would be news until their time has come.
+    """
+    ahead, late = clock.ahead_of(account.provider), now + clock.AGREE
+    if ahead is None or abs(ahead) > clock.AGREE:
+        return
+    if account.looked_at is not None and account.looked_at > late:
+        Account.objects.filter(pk=account.pk).update(looked_at=None)
+    for row in rows:
+        dated: dict[str, Any] = dict.fromkeys(_HAPPENED, now) | dict.fromkeys(_NOT_KNOWN)
+        wrong = {name: value for name, value in dated.items() if (getattr(row, name) or now) > late}
+        if wrong:
+            Instance.objects.filter(pk=row.pk).update(**wrong, misses=0)
+            for name, value in wrong.items():
+                setattr(row, name, value)
+            row.misses = 0
+            log.warning("instance %s: dated later than now, and not believed: %s. A clock of ours was ahead.",
+                        row.pk, ", ".join(wrong), extra={"instance_id": str(row.pk)})  # fmt: skip
 
 
 def _match(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
 from sessions import outlets
 from sessions.lifecycle import State
-from sessions.models import Counter, Due, Event, Instance, Session
+from sessions.models import Account, Counter, Due, Event, Instance, Session
 
 Row = TypeVar("Row", bound=Due)
 
@@ -23,6 +24,10 @@ Row = TypeVar("Row", bound=Due)
 # a decision again within half a minute. A create may outlive it: whoever comes second finds `launched_at`
 # set and only waits.
 LEASE = timedelta(seconds=30)
+
+
+# Nothing waits for longer without a look, whatever it waits for: what wants to, was written by a wrong clock.
+LONGEST_WAIT = timedelta(minutes=5)
 
 
 # --- Claims and guarded writes ----------------------------------------------------------------------------
@@ -92,6 +97,15 @@ def count(name: str, label: str = "", by: int = 1) -> None:
 
 # --- What is due ----------------------------------------------------------------------------------------------
 
+
+def recall(now: datetime) -> None:
+    """Wake what waits for longer than anything does: it was put to sleep by a clock that was ahead."""
+    late = now + max(LONGEST_WAIT, settings.RECONCILIATION_INTERVAL) + timedelta(minutes=1)
+    for model in (Account, Session, Instance):
+        if is_any_due_after(model, late):
+            model._default_manager.filter(due_at__gt=late).update(due_at=now)
+
+
 AT_ONCE = 500
 AT_ONCE_EACH = 200
 
@@ -104,12 +118,20 @@ def due(model: type[Row], now: datetime) -> list[Row]:
 
 
 def is_any_due(model: type[Due], now: datetime) -> bool:
+    return _is_any(model, "due_at <= %s", now)
+
+
+def is_any_due_after(model: type[Due], moment: datetime) -> bool:
+    return _is_any(model, "due_at > %s", moment)
+
+
+def _is_any(model: type[Due], condition: str, moment: datetime) -> bool:
     """Nearly every look finds nothing, and building its query takes ten times as long as answering this one."""
     table = connection.ops.quote_name(model._meta.db_table)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT 1 FROM {table} WHERE due_at <= %s LIMIT 1",  # noqa: S608 - the model's own name
-            [connection.ops.adapt_datetimefield_value(now)],
+            f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1",  # noqa: S608 - the model's own name
+            [connection.ops.adapt_datetimefield_value(moment)],
         )
         return cursor.fetchone() is not None
 

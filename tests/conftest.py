@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from gpushopper.models import ApiKey, Consumer, make_key
 from providers import clock, registry
+from sessions import trust
 from tests import sabotage
 from tests.fakes import FakeClock
 
@@ -57,6 +58,7 @@ def no_provider() -> Iterator[None]:
     registry.use({})
     yield
     registry.use(before)
+    trust.forget()
 
 
 ClientFor = Callable[..., APIClient]

@@ -34,13 +34,14 @@ class FakeClock:
 
     def __init__(self, start: datetime = NOON) -> None:
         self.instant = start
+        self.jumped = timedelta(0)  # by which it was set: the monotonic clock did not notice
         self.slept: list[float] = []
 
     def now(self) -> datetime:
         return self.instant
 
     def monotonic(self) -> float:
-        return (self.instant - NOON).total_seconds()
+        return (self.instant - self.jumped - NOON).total_seconds()
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

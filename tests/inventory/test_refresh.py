@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -145,3 +146,12 @@ def test_the_next_offer_fits_the_scope_and_the_price(provider: FakeProvider, vir
     assert following("same_gpu", exclude_offers=["fake-1", "fake-2"], max_price=1_000_000) is None
     assert following("same_gpu", exclude_hosts=["host-2"]) == "fake-5"
     assert following("same_gpu", hours=3.9) == "fake-6", "the host says for how long it is to be had"
+
+
+def test_a_menu_that_a_clock_a_day_ahead_put_to_sleep_is_read_again(virtual: FakeClock, provider: FakeProvider) -> None:
+    refresh.refresh("fake")
+    virtual.advance(86400)
+    assert refresh.refresh("fake")
+    virtual.instant -= timedelta(days=1)
+    assert refresh.due(virtual.now()) == ["fake"]
+    assert refresh.refresh("fake")

@@ -10,7 +10,7 @@ import requests
 
 from gpushopper import signals
 from gpushopper.management.commands import doctor
-from providers import http, registry
+from providers import clock, http, registry
 from providers.base import Unauthorized, Unavailable
 from sessions.lifecycle import State
 from sessions.models import Account, Heartbeat, Instance
@@ -30,7 +30,7 @@ def well(virtual: FakeClock, provider: FakeProvider, alice: Any, settings: Any) 
     told = provider.account
 
     def account() -> Any:
-        http.clock_ahead["fake"] = 1.2
+        clock.hear("fake", clock.now() - timedelta(seconds=1.2))
         return told()
 
     provider.account = account  # type: ignore[method-assign]
@@ -98,7 +98,7 @@ def test_a_provider_that_does_not_take_us_is_named(
 @pytest.mark.parametrize(("ahead", "says"), [(75.0, "75 s ahead of fake's"), (-75.0, "75 s behind fake's")])
 def test_a_wrong_clock_is_found(well: FakeProvider, ahead: float, says: str) -> None:
     def account() -> Any:
-        http.clock_ahead["fake"] = ahead
+        clock.hear("fake", clock.now() - timedelta(seconds=ahead))
         return FakeProvider().account()
 
     well.account = account  # type: ignore[method-assign]
@@ -110,7 +110,7 @@ def test_a_wrong_clock_is_found(well: FakeProvider, ahead: float, says: str) -> 
 
 def test_a_provider_that_tells_no_time_is_a_warning_only(well: FakeProvider) -> None:
     well.account = FakeProvider().account  # type: ignore[method-assign]
-    http.clock_ahead["fake"] = 0.0  # of an earlier answer: it says nothing about now
+    clock.hear("fake", clock.now())  # of an earlier answer: it says nothing about now
     ran = run("doctor")
     assert ran.code == 0
     assert "fake told no time to compare it with" in ran.out
@@ -125,7 +125,7 @@ def test_the_clock_is_read_from_the_providers_own_answers(virtual: FakeClock, mo
         client = http.Client("fake", "https://provider.test", "key", session=requests.Session())
         with pytest.raises(Unavailable):
             client.read(http.Call(operation="account", method="GET", path="/me"), attempts=1)
-    assert http.clock_ahead["fake"] == 75.0
+    assert clock.ahead_of("fake") == timedelta(seconds=75)
     [(verdict, what, _)] = list(doctor._clock("fake"))
     assert verdict == doctor.ILL
     assert "75 s ahead" in what

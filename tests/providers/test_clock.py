@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from providers.clock import SteadyClock
+from providers.clock import SteadyClock, Told
 from tests.fakes import NOON
 
 
@@ -77,3 +77,84 @@ def test_a_jump_that_is_taken_back_in_time_has_changed_nothing(wall: Wall) -> No
     wall.set(days=-1)
     wall.run(3600)
     assert steady.now() == NOON + timedelta(minutes=65)
+
+
+# --- What providers say of a jump -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def others() -> dict[str, Told]:
+    return {}
+
+
+@pytest.fixture
+def steady(wall: Wall, others: dict[str, Told]) -> SteadyClock:
+    return SteadyClock(wall, others)  # type: ignore[arg-type]
+
+
+def tell(others: dict[str, Told], wall: Wall, *, name: str = "vastai", **off: float) -> None:
+    """A provider answers; its clock runs by the monotonic one, as the true time does."""
+    others[name] = Told(NOON + timedelta(seconds=wall.ran) + timedelta(**off), wall.ran)
+
+
+def test_a_jump_ahead_that_a_provider_confirms_is_followed_at_once(
+    wall: Wall, steady: SteadyClock, others: dict[str, Told]
+) -> None:
+    """A computer that slept: its monotonic clock stood still, and deadlines are due."""
+    wall.set(hours=8)
+    assert steady.now() == NOON
+    tell(others, wall, hours=8)
+    assert steady.now() == NOON + timedelta(hours=8)
+
+
+def test_a_jump_ahead_that_a_provider_denies_is_never_followed(
+    wall: Wall, steady: SteadyClock, others: dict[str, Told]
+) -> None:
+    wall.set(days=1)
+    for _ in range(60):
+        steady.now()
+        wall.run(60)
+        tell(others, wall)
+    assert steady.now() == NOON + timedelta(hours=1)
+
+
+def test_what_was_said_before_a_jump_says_nothing_of_it(
+    wall: Wall, steady: SteadyClock, others: dict[str, Told]
+) -> None:
+    tell(others, wall)
+    wall.run(1)
+    wall.set(hours=8)
+    steady.now()
+    wall.run(601)
+    assert steady.now() == wall.told
+
+
+def test_a_clock_that_was_wrong_from_the_beginning_is_set_right(
+    wall: Wall, steady: SteadyClock, others: dict[str, Told]
+) -> None:
+    """A computer boots with a clock a day ahead; NTP sets it right when the service already runs."""
+    tell(others, wall, days=-1)
+    assert steady.now() == NOON
+    wall.run(10)
+    wall.set(days=-1)
+    assert steady.now() == NOON + timedelta(seconds=10)
+    tell(others, wall, days=-1)
+    assert steady.now() == NOON + timedelta(seconds=10) - timedelta(days=1)
+
+
+def test_a_clock_that_is_set_back_wrongly_is_not_followed(
+    wall: Wall, steady: SteadyClock, others: dict[str, Told]
+) -> None:
+    wall.set(days=-1)
+    steady.now()
+    tell(others, wall)
+    wall.run(3600)
+    assert steady.now() == NOON + timedelta(hours=1)
+
+
+def test_a_provider_that_tells_no_time_is_no_witness(wall: Wall, steady: SteadyClock, others: dict[str, Told]) -> None:
+    wall.set(days=1)
+    steady.now()
+    others["vastai"] = Told(None, wall.ran)
+    wall.run(601)
+    assert steady.now() == wall.told

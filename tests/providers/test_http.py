@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -388,3 +389,17 @@ def test_nobody_at_the_address_is_unavailable(virtual):
         port = listener.getsockname()[1]
     with pytest.raises(Unavailable):
         Client("testing", f"http://127.0.0.1:{port}", KEY).read(READ)
+
+
+@pytest.mark.parametrize(("headers", "told"), [
+    ({"Date": "Thu, 29 Jan 2026 11:58:45 GMT"}, datetime(2026, 1, 29, 11, 58, 45, tzinfo=UTC)),
+    ({"Date": "Thu, 29 Jan 2026 11:58:45 GMT", "Age": "75"}, datetime(2026, 1, 29, 12, 0, tzinfo=UTC)),
+    ({"Date": "Thu, 29 Jan 2026 11:58:45 GMT", "Age": "-1"}, datetime(2026, 1, 29, 11, 58, 45, tzinfo=UTC)),
+    ({"Date": "Thu, 29 Jan 2026 11:58:45 GMT", "Age": "9" * 400}, datetime(2057, 10, 7, 13, 45, 24, tzinfo=UTC)),
+    ({"Date": "Fri, 31 Dec 9999 23:59:59 GMT"}, None),
+    ({"Date": "yesterday"}, None),
+    ({}, None),
+])  # fmt: skip
+def test_the_time_is_told_by_the_answer(headers: dict[str, str], told: datetime | None) -> None:
+    """A cache in between adds its age; nonsense is no time."""
+    assert http._time_told(headers) == told

@@ -458,3 +458,21 @@ def a_clock_that_is_set_while_a_machine_runs() -> Story:
     yield minutes(3)
     yield Do(_behind)
     yield Until(session, ("stopped", "failed"))
+
+
+def _boots_a_day_ahead(run: Run) -> None:
+    run.service.stop(5)
+    run.clock.skew = timedelta(days=1)
+
+
+def _set_right(run: Run) -> None:
+    run.clock.skew = timedelta(0)
+
+
+@scenario()
+def a_computer_that_boots_with_a_clock_a_day_ahead() -> Story:
+    session = yield from rent(hours=0.2)
+    yield Do(_boots_a_day_ahead)
+    yield minutes(5)
+    yield Do(_set_right)
+    yield Until(session, ("stopped", "failed"))

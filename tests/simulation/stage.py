@@ -9,6 +9,8 @@ import io
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from email.utils import format_datetime
 from typing import Any
 
 import paramiko
@@ -18,6 +20,7 @@ from providers import clock, http, registry
 from providers.base import SshTarget
 from providers.http import NoPacer
 from providers.sandbox.transport import session_for
+from providers.sandbox.wire import Response
 from providers.sandbox.world import World
 from providers.tensordock import TensorDock
 from providers.vastai import VastAI
@@ -102,10 +105,14 @@ class Stage:
         what = f"{request.method} {request.path.split('/')[1]}"
         self.boundaries.cross(f"call {what}")
         try:
-            return send()
+            return self._dated(send())
         finally:
             if not self.boundaries.dead:
                 self.boundaries.cross(f"answer {what}")
+
+    def _dated(self, response: Response) -> Response:
+        """Providers tell the true time with each answer."""
+        return replace(response, headers={**response.headers, "Date": format_datetime(self.clock.instant, usegmt=True)})
 
     def _publish(self, task: str, argument: Any, queue: str) -> None:
         self.boundaries.cross("publish")

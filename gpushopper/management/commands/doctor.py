@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from gpushopper import alarms, signals
 from gpushopper.models import ApiKey
-from providers import clock, http, registry
+from providers import clock, registry
 from providers.base import Provider, ProviderError, Unauthorized
 from sessions.models import Account, Heartbeat
 from sessions.next_step import distance
@@ -111,7 +111,7 @@ def _provider_keys() -> Iterator[Finding]:
 def _reach(provider: Provider) -> Iterator[Finding]:
     """One read of the account: does it answer, does it take our key, what is its clock."""
     name = provider.name
-    http.clock_ahead.pop(name, None)
+    clock.told.pop(name, None)
     try:
         account = provider.account()
     except Unauthorized as error:
@@ -127,14 +127,13 @@ def _reach(provider: Provider) -> Iterator[Finding]:
 
 
 def _clock(name: str) -> Iterator[Finding]:
-    ahead = http.clock_ahead.get(name)
+    ahead = clock.ahead_of(name)
     if ahead is None:
         yield DOUBTFUL, f"clock: {name} told no time to compare it with", \
             "Make sure that this machine's clock is kept by NTP: deadlines follow it."  # fmt: skip
-    elif abs(ahead) > CLOCK_OFF.total_seconds():
-        word = "ahead of" if ahead > 0 else "behind"
-        early = "early" if ahead > 0 else "late"
-        yield ILL, f"clock: {abs(ahead):.0f} s {word} {name}'s", \
+    elif abs(ahead) > CLOCK_OFF:
+        word, early = ("ahead of", "early") if ahead > timedelta(0) else ("behind", "late")
+        yield ILL, f"clock: {abs(ahead).total_seconds():.0f} s {word} {name}'s", \
             f"Sessions end that much too {early}. Set it right and keep it by NTP."  # fmt: skip
     else:
         yield WELL, f"clock, within {CLOCK_OFF.total_seconds():.0f} s of {name}'s", ""
