@@ -51,8 +51,8 @@ def probe(row: Instance, now: datetime) -> None:
     """The check of readiness: a login, a GPU that answers, and hardware as offered."""
     try:
         target, visit = _visit(row, (hardware.QUERY, hardware.CUDA, hardware.DISK, deadman.read_back_command()))
-        found = hardware.gpus(visit.outputs[0].stdout) if visit.outputs[0].exit_status == 0 else []
-    except (ssh.SshError, ValueError) as error:
+        found = _gpus(visit.outputs[0])
+    except ssh.SshError as error:
         count("ssh_verify_failures", row.provider)
         denied = {"denied_login_at": now} if isinstance(error, ssh.Denied) else {}
         write(row, probed_at=now, probe_note=str(error)[:300], due_at=now + lifecycle.PROBE_SOONEST, **denied)
@@ -62,6 +62,14 @@ def probe(row: Instance, now: datetime) -> None:
         write(row, probed_at=now, probe_note=note, due_at=now + GPU_AGAIN)
         return
     _verified(row, target, visit, found, now)
+
+
+def _gpus(output: ssh.Output) -> list[hardware.Gpu]:
+    """None, where it printed what nobody can read."""
+    try:
+        return hardware.gpus(output.stdout) if output.exit_status == 0 else []
+    except ValueError:
+        return []
 
 
 def _verified(row: Instance, target: SshTarget, visit: ssh.Visit, found: list[hardware.Gpu], now: datetime) -> None:
@@ -124,10 +132,7 @@ def inspect(row: Instance, now: datetime) -> None:
 
 
 def _idle_since(row: Instance, output: ssh.Output, now: datetime) -> datetime | None:
-    try:
-        found = hardware.gpus(output.stdout) if output.exit_status == 0 else []
-    except ValueError:
-        return None
+    found = _gpus(output)
     idle = found and all(g.busy_percent is not None and g.busy_percent < IDLE_BELOW_PERCENT for g in found)
     unbroken = row.inspected_at is not None and now - row.inspected_at <= UNBROKEN
     if not idle:

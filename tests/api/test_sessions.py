@@ -12,7 +12,8 @@ from django.db import OperationalError, connection
 
 from providers import registry
 from providers.base import Machine, MachineState, Refusal, Refused, Unauthorized, Unavailable
-from sessions import ssh
+from sessions import controller, ssh
+from sessions.lifecycle import Reason
 from sessions.models import Event, Reply, Session
 from tests.api.conformance import CheckingClient
 from tests.fakes import NOON, Engine, FakeClock, FakeProvider, quote
@@ -421,29 +422,19 @@ def test_what_the_provider_says_of_a_machine_is_for_operators(
 
 
 @pytest.mark.parametrize(
-    ("kind", "message", "data", "shown"),
-    [
-        ("relabel_sent", f"The provider shows the label {THEIRS!r}; ours is put back.", {}, "shows another label"),
-        ("relabel_failed", f"The label could not be put back: {THEIRS}.", {}, "could not be put back."),
-        ("keys_failed", f"They could not be attached ({THEIRS}); the start script has them too.", {}, "has them too."),
-        ("instance_destroying", f"Its end is wished: host broken: {THEIRS}.", {"reason": "host_broken"},
-         "Its end is wished: host broken."),
-        ("instance_destroying", f"Its end is wished: died: {THEIRS}.", {"reason": "refused"}, "wished: died."),
-        ("session_stopping", f"The end is wished: no money: {THEIRS}.", {"reason": "no_money"}, "wished: no money."),
-        ("instance_destroying", "Its end is wished: ssh timeout: refused.", {"reason": "ssh_timeout"},
-         "Its end is wished: ssh timeout: refused."),
-        ("instance_destroyed", "Proven gone.", {"reason": "died"}, "Proven gone."),
-    ],
-)  # fmt: skip
-def test_an_event_is_told_in_our_words(
-    owner: CheckingClient, root: CheckingClient, kind: str, message: str, data: dict[str, str], shown: str
+    ("note", "shown"),
+    [("ssh timeout: refused", "ssh_timeout: ssh timeout: refused"), ("", "ssh_timeout")],
+)
+def test_an_end_is_told_in_our_words_with_our_note(
+    owner: CheckingClient, root: CheckingClient, note: str, shown: str
 ) -> None:
     session = rent(owner)
-    Event.objects.create(at=NOON, kind=kind, message=message, data=data, session_id=session["id"])
-    said = owner.get(f"{URL}/{session['id']}/events?limit=500").json()["events"]
-    assert any(shown in event["message"] for event in said)
+    controller.wish_end(session["id"], Reason.SSH_TIMEOUT, NOON, note=note, said=THEIRS)
+    assert owner.get(f"{URL}/{session['id']}").json()["status_reason"] == shown
     assert "canary" not in told(owner, session)
-    assert message in [event["message"] for event in root.get(f"{URL}/{session['id']}/events").json()["events"]]
+    ending = root.get(f"{URL}/{session['id']}/events").json()["events"][-1]
+    assert ending["message"] == f"The end is wished: ssh timeout{': ' + note if note else ''}."
+    assert ending["said"] == THEIRS
 
 
 def test_our_own_notes_are_for_everybody(owner: CheckingClient, engine: Engine, provider: FakeProvider) -> None:
