@@ -34,9 +34,8 @@ from sessions import engine
 log = logging.getLogger(__name__)
 
 WEB_THREADS = 8
-LARGEST_BODY = (
-    8 * 1024 * 1024
-)  # bytes that waitress takes; up to there a client may send all of it and read our own 413
+# Bytes that waitress reads to the end, so that who sends a little too much can hear our own 413 (over 1 MiB).
+LARGEST_BODY = 8 * 1024 * 1024
 WORKER_THREADS = 12
 # What is on its way when we stop, such as an answer of a provider, has so long to come in. What is cut off
 # is in the same place as after a crash: its row comes back by itself.
