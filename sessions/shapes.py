@@ -132,7 +132,9 @@ class Diagnostics(serializers.Serializer[Any]):
     uptime_seconds = serializers.IntegerField()
     time_left_seconds = serializers.IntegerField()
     last_ssh_check = SshCheck()
-    nvidia_smi = serializers.DictField(help_text="What the machine's own `nvidia-smi` and `df` said.")
+    nvidia_smi = serializers.DictField(
+        help_text="What the machine's own `nvidia-smi` said at `read_at`; CUDA and `df` as they were at first."
+    )
     idle_since = serializers.DateTimeField(allow_null=True)
     safeguards = Safeguards()
 

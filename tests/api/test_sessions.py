@@ -16,7 +16,7 @@ from sessions import controller, ssh
 from sessions.lifecycle import Reason
 from sessions.models import Event, Reply, Session
 from tests.api.conformance import CheckingClient
-from tests.fakes import NOON, Engine, FakeClock, FakeProvider, quote
+from tests.fakes import NOON, Engine, FakeClock, FakeGuests, FakeProvider, quote
 
 pytestmark = pytest.mark.django_db
 
@@ -455,6 +455,24 @@ def test_diagnostics_of_a_running_session_only(owner: CheckingClient, engine: En
     assert shown["safeguards"]["hard_deadline"]
     owner.delete(one)
     assert owner.get(f"{one}/diagnostics").status_code == 409
+
+
+def test_how_busy_a_gpu_is_is_what_the_latest_visit_read(
+    owner: CheckingClient, engine: Engine, guests: FakeGuests
+) -> None:
+    one = f"{URL}/{rent(owner, reservation_hours=3)['id']}/diagnostics"
+    engine.run(5)
+    first = owner.get(one).json()["nvidia_smi"]
+    guests.gpus = guests.gpus.replace(", 50", ", 97")
+    engine.run(400)
+    shown = owner.get(one).json()
+    later = shown["nvidia_smi"]
+    assert [gpus["gpus"][0]["busy_percent"] for gpus in (first, later)] == [50, 97]
+    assert later["read_at"] == shown["last_ssh_check"]["at"] > first["read_at"]
+    assert (later["cuda_version"], later["disk_gb"]) == (first["cuda_version"], first["disk_gb"]) == ("12.8", 54)
+    guests.gpus = ""
+    engine.run(400)
+    assert owner.get(one).json()["nvidia_smi"] == later, "what nvidia-smi does not say now keeps its older time"
 
 
 # --- The private key --------------------------------------------------------------------------------------------
