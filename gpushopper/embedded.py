@@ -26,7 +26,7 @@ from django.core.management import call_command
 from waitress import wasyncore
 from waitress.server import create_server
 
-from gpushopper import wiring
+from gpushopper import refusals, wiring
 from gpushopper.celery import app
 from gpushopper.wsgi import application
 from sessions import engine
@@ -34,7 +34,8 @@ from sessions import engine
 log = logging.getLogger(__name__)
 
 WEB_THREADS = 8
-LARGEST_BODY = 8 * 1024 * 1024  # bytes that waitress takes; our own 413 comes at 1 MiB, with a sentence
+# Bytes that waitress reads to the end, so that who sends a little too much can hear our own 413 (over 1 MiB).
+LARGEST_BODY = 8 * 1024 * 1024
 WORKER_THREADS = 12
 # What is on its way when we stop, such as an answer of a provider, has so long to come in. What is cut off
 # is in the same place as after a crash: its row comes back by itself.
@@ -224,6 +225,9 @@ def listen(serves: Any, host: str, port: int, threads: int = WEB_THREADS) -> Web
             f"{host}:{port} can't be had ({getattr(error, 'strerror', None) or error}); "
             f"stop the program that has it, or take another port: SERVER_PORT={port + 1} or --port {port + 1}"
         ) from error
+    for one in list(sockets.values()):  # a name may stand for several addresses, with a server each
+        if hasattr(one, "channel_class"):
+            one.channel_class = refusals.Channel
     listening = getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
     return Web(server, sockets, host, int(listening[0][1]))
 

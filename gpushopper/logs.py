@@ -31,7 +31,7 @@ _SECRET_URLS = ("HEARTBEAT_URL",)
 def secrets_in(values: Iterable[tuple[str, str]]) -> list[str]:
     """What must never be logged of an environment: by the names of its variables."""
     found = {value.strip() for name, value in values if _SECRET_NAME.search(name) or name in _SECRET_URLS}
-    parts = {part for value in found for part in value.split(",")}  # the key settings take several
+    parts = {part.strip() for value in found for part in value.split(",")}  # the key settings take several
     return sorted((part for part in found | parts if len(part) >= _SHORTEST), key=len, reverse=True)
 
 

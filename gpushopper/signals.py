@@ -27,6 +27,7 @@ from gpushopper import figures
 from gpushopper.celery import app
 from inventory.models import Source
 from providers import clock, registry
+from rest.access import principal
 from rest.doors import Door
 from rest.errors import envelope
 from rest.negotiation import TheOneFormat
@@ -211,7 +212,7 @@ class ProviderShape(serializers.Serializer[Any]):
     machines_listed = serializers.IntegerField()
     rate_limited_until = serializers.DateTimeField(allow_null=True)
     creates_stopped = serializers.CharField(help_text="Why nothing may be created there now; empty: it may.")
-    last_error = serializers.CharField()
+    last_error = serializers.CharField(help_text="To operators in the provider's own words.")
 
 
 class ProviderList(serializers.Serializer[Any]):
@@ -223,11 +224,14 @@ class Providers(Door):
     @extend_schema(responses=ProviderList)
     def get(self, request: Request) -> Response:
         """The providers, and how well we see their accounts."""
-        shown = list(_providers(clock.now()))
+        shown = list(_providers(clock.now(), to_operator=principal(request).is_operator))
         return Response({"providers": shown, "count": len(shown)})
 
 
-def _providers(now: datetime) -> Iterator[dict[str, Any]]:
+NOT_SEEN = "The provider did not answer as it should the last time; it is asked again."
+
+
+def _providers(now: datetime, *, to_operator: bool) -> Iterator[dict[str, Any]]:
     from sessions import gates
 
     accounts = {account.provider: account for account in Account.objects.all()}
@@ -235,6 +239,7 @@ def _providers(now: datetime) -> Iterator[dict[str, Any]]:
     enabled = registry.all()
     for name in sorted({*enabled, *accounts}):
         account, source = accounts.get(name), sources.get(name)
+        error = (account.error if account else "") or (source.error if source else "")
         limited = account.due_at if account and account.failures and account.due_at else None
         yield {
             "name": name,
@@ -244,7 +249,7 @@ def _providers(now: datetime) -> Iterator[dict[str, Any]]:
             "machines_listed": account.listed if account else 0,
             "rate_limited_until": instant(limited),
             "creates_stopped": gates.closed(name, now) if name in enabled else "no key is configured",
-            "last_error": (account.error if account else "") or (source.error if source else ""),
+            "last_error": error if to_operator or not error else NOT_SEEN,
         }
 
 

@@ -18,6 +18,7 @@ from inventory import menu, selection
 from inventory.models import Offer, Source
 from providers import clock, registry
 from providers.money import usd
+from rest.access import principal
 from rest.doors import Door
 from rest.errors import not_found
 from rest.params import Paged, Query, number
@@ -99,7 +100,7 @@ class OfferShape(serializers.Serializer[Any]):
 class AsOf(serializers.Serializer[Any]):
     fetched_at = serializers.DateTimeField(allow_null=True)
     stale = serializers.BooleanField()
-    error = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True, help_text="To operators in the provider's own words.")
 
 
 class MenuShape(serializers.Serializer[Any]):
@@ -120,7 +121,8 @@ class Menu(Door):
         """What can be rented now."""
         now = clock.now()
         sources = {source.provider: source for source in Source.objects.filter(provider__in=list(registry.all()))}
-        tag = etag(request, sources, now)
+        to_operator = principal(request).is_operator
+        tag = etag(request, sources, now, to_operator=to_operator)
         query = self.query
         if is_known(tag, request.headers.get("If-None-Match", "")):
             return Response(status=304, headers={"ETag": tag, "Cache-Control": CACHE_CONTROL})
@@ -129,7 +131,12 @@ class Menu(Door):
             fitting = fitting.none()
         page = fitting.order_by(*selection.SORTS[query["sort"]])
         shown = [offer_json(offer) for offer in page[query["offset"] : query["offset"] + query["limit"]]]
-        body = {"offers": shown, "count": len(shown), "total": fitting.count(), "as_of": as_of(sources, now)}
+        body = {
+            "offers": shown,
+            "count": len(shown),
+            "total": fitting.count(),
+            "as_of": as_of(sources, now, to_operator=to_operator),
+        }
         return Response(body, headers={"ETag": tag, "Cache-Control": CACHE_CONTROL})
 
 
@@ -142,23 +149,32 @@ def is_known(tag: str, if_none_match: str) -> bool:
     return given == ["*"] or tag.removeprefix("W/") in [known.removeprefix("W/") for known in given]
 
 
-def etag(request: Request, sources: dict[str, Source], now: datetime) -> str:
+def etag(request: Request, sources: dict[str, Source], now: datetime, *, to_operator: bool) -> str:
     """Changes whenever the answer would: each write to a source's offers moves the source's revision."""
     state = [(name, source.revision, source.is_stale(now)) for name, source in sorted(sources.items())]
-    asked = (request.META.get("QUERY_STRING", ""), request.headers.get("Accept", ""))
+    asked = (request.META.get("QUERY_STRING", ""), request.headers.get("Accept", ""), to_operator)
     digest = hashlib.sha256(repr((state, asked)).encode()).hexdigest()[:24]
     return f'W/"{digest}"'
 
 
-def as_of(sources: dict[str, Source], now: datetime) -> dict[str, Any]:
+NOT_READ = "The menu could not be read the last time; it is tried again."
+
+
+def as_of(sources: dict[str, Source], now: datetime, *, to_operator: bool) -> dict[str, Any]:
     return {
         name: {
             "fetched_at": instant(sources[name].fetched_at) if name in sources else None,
             "stale": name not in sources or sources[name].is_stale(now),
-            "error": (sources[name].error or None) if name in sources else None,
+            "error": _error(sources[name], to_operator) if name in sources else None,
         }
         for name in sorted(registry.all())
     }
+
+
+def _error(source: Source, to_operator: bool) -> str | None:
+    if not source.error:
+        return None
+    return source.error if to_operator else NOT_READ
 
 
 class OneOffer(Door):

@@ -77,7 +77,9 @@ class Source(models.Model):
     due_at = models.DateTimeField(null=True, blank=True)
     revision = models.BigIntegerField(default=0)
     failures = models.PositiveIntegerField(default=0)
-    error = models.CharField(max_length=500, blank=True)
+    error = models.CharField(
+        max_length=500, blank=True, help_text="What the provider said, in its own words; for operators only."
+    )
     offers = models.PositiveIntegerField(default=0)
 
     def __str__(self) -> str:

@@ -1,6 +1,9 @@
 """One shape for every error, and JSON for all of them, unknown routes included.
 
 `{"error": sentence, "error_type": code, "fields": {name: [sentence]}, "request_id": id}`
+
+What the embedded web server refuses by itself has it too (`gpushopper.refusals`). gunicorn, in production, lets
+bodies of any size come to our own 413, but answers a head that it can't read with a page of its own.
 """
 
 from __future__ import annotations

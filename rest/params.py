@@ -11,7 +11,7 @@ from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from rest.errors import bad_field
+from rest.errors import NON_FIELD, bad_field
 
 # What the framework itself reads from a URL.
 FRAMEWORK_PARAMS = frozenset({"format"})
@@ -21,14 +21,23 @@ ONCE = "Give this once."
 
 
 class Strict(serializers.Serializer[Any]):
-    """A serializer of input in which unknown names are errors."""
+    """A serializer of input in which unknown names are errors. All that is wrong is told at once."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, Mapping):
-            unknown = set(data) - set(self.fields) - {"csrfmiddlewaretoken"}
-            if unknown:
-                raise serializers.ValidationError({str(name)[:100]: [UNKNOWN] for name in sorted(unknown)[:20]})
-        value: dict[str, Any] = super().to_internal_value(data)
+        return self._read(data, self._unknown(data))
+
+    def _unknown(self, data: Any) -> dict[str, list[str]]:
+        names = set(data) - set(self.fields) - {"csrfmiddlewaretoken"} if isinstance(data, Mapping) else ()
+        return {str(name)[:100]: [UNKNOWN] for name in sorted(names)[:20]}
+
+    def _read(self, data: Any, misnamed: dict[str, list[str]]) -> dict[str, Any]:
+        try:
+            value: dict[str, Any] = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            found = error.detail if isinstance(error.detail, dict) else {NON_FIELD: error.detail}
+            raise serializers.ValidationError({**found, **misnamed}) from error
+        if misnamed:
+            raise serializers.ValidationError(misnamed)
         return value
 
 
@@ -36,20 +45,18 @@ class Query(Strict):
     """A serializer of a query string. List fields are the repeatable parameters."""
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        if isinstance(data, QueryDict):
-            repeated = [
-                name
-                for name, values in data.lists()
-                if len(values) > 1 and not isinstance(self.fields.get(name), serializers.ListField)
-            ]
-            if repeated:
-                raise serializers.ValidationError({name: [ONCE] for name in repeated})
-            data = {
-                name: data.getlist(name) if isinstance(self.fields.get(name), serializers.ListField) else data[name]
-                for name in data
-                if name not in FRAMEWORK_PARAMS
-            }
-        return super().to_internal_value(data)
+        if not isinstance(data, QueryDict):
+            return super().to_internal_value(data)
+        repeated = {name: [ONCE] for name, values in data.lists() if len(values) > 1 and not self._is_list(name)}
+        given = {
+            name: data.getlist(name) if self._is_list(name) else data[name]
+            for name in data
+            if name not in FRAMEWORK_PARAMS
+        }
+        return self._read(given, {**self._unknown(given), **repeated})
+
+    def _is_list(self, name: str) -> bool:
+        return isinstance(self.fields.get(name), serializers.ListField)
 
 
 class Paged(Query):

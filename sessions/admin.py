@@ -24,6 +24,7 @@ from rest.errors import Problem
 from sessions import controller, gates, lifecycle, machines, next_step, outlets, shapes
 from sessions.lifecycle import LIVE, Reason, State
 from sessions.models import Account, Counter, Event, Heartbeat, Instance, Reply, Session, Stranger
+from sessions.rows import with_said
 
 STATUS_COLOURS = {
     "pending": "info", "provisioning": "info", "running": "success", "stopping": "warning", "failed": "danger",
@@ -34,13 +35,13 @@ MOST_HOURS = 744.0
 
 
 def reason_of(row: Session | Instance) -> str:
-    note = f": {row.end_note}" if row.end_note else ""
-    return f"{row.end_reason.replace('_', ' ')}{note}" if row.end_reason else ""
+    note = with_said(row.end_note, row.end_said)
+    return f"{row.end_reason.replace('_', ' ')}{': ' + note if note else ''}" if row.end_reason else ""
 
 
 class Timeline(ReadOnlyInline):
     model = Event
-    fields = ["at", "kind", "message", "actor"]
+    fields = ["at", "kind", "message", "said", "actor"]
     readonly_fields = fields
     ordering = ["-id"]
     verbose_name_plural = "Timeline"
@@ -384,12 +385,12 @@ class StrangerAdmin(ReadOnly):
 
 @admin.register(Event)
 class EventAdmin(ReadOnly):
-    list_display = ["at", "kind", "message", "linked_session", "actor"]
+    list_display = ["at", "kind", "message", "said", "linked_session", "actor"]
     list_filter = ["kind"]
-    search_fields = ["session__id", "instance__id", "message"]
+    search_fields = ["session__id", "instance__id", "message", "said"]
     date_hierarchy = "at"
     ordering = ["-id"]
-    fields = ["at", "kind", "message", "actor", "linked_session", "linked_instance", "data"]
+    fields = ["at", "kind", "message", "said", "actor", "linked_session", "linked_instance", "data"]
 
     @display(description="session")
     def linked_session(self, event: Event) -> str:

@@ -26,7 +26,7 @@ from providers.base import PriceParts
 from sessions import lifecycle, outlets, wake
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
-from sessions.rows import LEASE, count, tell, write
+from sessions.rows import LEASE, count, tell, with_said, write
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,9 @@ IN_FLIGHT_LOOK = timedelta(seconds=2)
 # --- Moves --------------------------------------------------------------------------------------------------
 
 
-def move(row: Instance, to: State, now: datetime, message: str, *, held: bool = False, **fields: Any) -> bool:
+def move(
+    row: Instance, to: State, now: datetime, message: str, *, said: str = "", held: bool = False, **fields: Any
+) -> bool:
     """Move an instance along the table, with its event, and wake whoever goes on.
 
     `held`: the step that moves it goes on itself, under a claim that lasts as long as any.
@@ -54,11 +56,11 @@ def move(row: Instance, to: State, now: datetime, message: str, *, held: bool = 
         )  # fmt: skip
         if not moved:
             return False
-        tell(f"instance_{to}", message, now, instance=row, before=str(before), **data)
+        tell(f"instance_{to}", message, now, instance=row, said=said, before=str(before), **data)
         if not held:
             wake.instance(row.pk, ending=row.state in (State.DESTROYING, State.DESTROYED))
         _nudge(row, now)
-    log.info("instance %s: %s -> %s: %s", row.pk, before, to, message,
+    log.info("instance %s: %s -> %s: %s", row.pk, before, to, with_said(message, said),
              extra={"session_id": str(row.session_id or ""), "instance_id": str(row.pk)})  # fmt: skip
     return True
 
@@ -93,11 +95,12 @@ def look_soon(provider: str, now: datetime) -> None:
     )
 
 
-def end(row: Instance, reason: Reason, now: datetime, note: str = "", *, held: bool = False) -> bool:
+def end(row: Instance, reason: Reason, now: datetime, note: str = "", *, said: str = "", held: bool = False) -> bool:
+    """`note` is ours, `said` the provider's. What is known of the first reason stays."""
     message = f"Its end is wished: {reason.replace('_', ' ')}{': ' + note if note else ''}."
     return move(
-        row, State.DESTROYING, now, message, held=held,
-        end_reason=row.end_reason or reason, end_note=(row.end_note or note)[:500],
+        row, State.DESTROYING, now, message, said=said, held=held, end_reason=row.end_reason or reason,
+        end_note=(row.end_note or note)[:500], end_said=(row.end_said or said)[:500],
     )  # fmt: skip
 
 
@@ -129,18 +132,18 @@ def begin(session: Session, now: datetime, *, actor: str = "") -> None:
         look_soon(session.provider, now)
 
 
-def wish_end(pk: UUID, reason: Reason, now: datetime, *, actor: str = "", note: str = "") -> bool:
+def wish_end(pk: UUID, reason: Reason, now: datetime, *, actor: str = "", note: str = "", said: str = "") -> bool:
     """Wish the end of a session and of every machine of it. False if that was wished before."""
     with transaction.atomic(savepoint=False):
         wished = Session.objects.filter(pk=pk, status__in=LIVE).update(
-            status=Status.STOPPING, end_reason=reason, end_note=note[:500], wished_at=now, due_at=now,
-            waiting_for="", revision=F("revision") + 1,
+            status=Status.STOPPING, end_reason=reason, end_note=note[:500], end_said=said[:500],
+            wished_at=now, due_at=now, waiting_for="", revision=F("revision") + 1,
         )  # fmt: skip
         if not wished:
             return False
         session = Session.objects.get(pk=pk)
         message = f"The end is wished: {reason.replace('_', ' ')}{': ' + note if note else ''}."
-        tell("session_stopping", message, now, session=session, actor=actor, reason=str(reason))
+        tell("session_stopping", message, now, session=session, actor=actor, said=said, reason=str(reason))
         end_instances(session, reason, now)
         wake.session(pk)
     log.info("session %s: %s", pk, message, extra={"session_id": str(pk)})
@@ -263,9 +266,9 @@ def parts_of(row: Instance) -> PriceParts:
     return PriceParts(**row.price_parts) if row.price_parts else PriceParts(gpu=row.price)
 
 
-def learn_refusal(row: Instance, reason: Reason, note: str, now: datetime) -> None:
+def learn_refusal(row: Instance, reason: Reason, said: str, now: datetime) -> None:
     Instance.objects.filter(pk=row.pk, refused_at=None).update(refused_at=now)
-    Instance.objects.filter(pk=row.pk, end_reason="").update(end_reason=reason, end_note=note[:500])
+    Instance.objects.filter(pk=row.pk, end_reason="").update(end_reason=reason, end_said=said[:500])
     row.refused_at = now
 
 

@@ -186,8 +186,9 @@ def _hand_over(session: Session, action: lifecycle.HandOver, instances: list[Ins
 
 
 def _end_session(session: Session, action: lifecycle.EndSession, instances: list[Instance], now: datetime) -> None:
-    note = instances[-1].end_note if instances and action.reason not in lifecycle.GOOD_ENDS else ""
-    wish_end(session.pk, action.reason, now, note=note)
+    of_its_machine = instances and action.reason not in lifecycle.GOOD_ENDS
+    note, said = (instances[-1].end_note, instances[-1].end_said) if of_its_machine else ("", "")
+    wish_end(session.pk, action.reason, now, note=note, said=said)
 
 
 def _tell_instances(session: Session, action: lifecycle.EndInstances, instances: list[Instance], now: datetime) -> None:

@@ -47,7 +47,7 @@ from sessions.controller import (
 )
 from sessions.lifecycle import Reason, State
 from sessions.models import Instance
-from sessions.rows import LONGEST_WAIT, claim, count, look_again, tell, write
+from sessions.rows import LONGEST_WAIT, claim, count, look_again, tell, with_said, write
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +160,10 @@ def _launch(row: Instance, action: lifecycle.Launch, provider: Provider, now: da
         write(row, launched_at=None, due_at=now + timedelta(seconds=error.retry_after or 5))
     except Unauthorized as error:
         learn_refusal(row, Reason.UNAUTHORIZED, str(error), now)
-        _told(row, "create_refused", str(error), now)
+        _told(row, "create_refused", "The provider refused.", now, said=str(error))
     except ProviderError as error:
         # It may have happened: the listings find the tag, or stay silent for as long as they may lag.
-        _told(row, "create_unanswered", f"No clear answer ({error}); the listings will tell.", now)
+        _told(row, "create_unanswered", "No clear answer; the listings will tell.", now, said=str(error))
         look_again(row, now + IN_FLIGHT_LOOK)
     else:
         _told(row, "create_answered", f"{row.provider} answered with machine {machine_id}.", now)
@@ -171,9 +171,9 @@ def _launch(row: Instance, action: lifecycle.Launch, provider: Provider, now: da
         move(row, State.BOOTING, now, "The provider says that it is being made.")
 
 
-def _told(row: Instance, kind: str, message: str, now: datetime) -> None:
-    tell(kind, message, now, instance=row)
-    log.info("instance %s: %s: %s", row.pk, kind, message, extra={"instance_id": str(row.pk)})
+def _told(row: Instance, kind: str, message: str, now: datetime, said: str = "") -> None:
+    tell(kind, message, now, instance=row, said=said)
+    log.info("instance %s: %s: %s", row.pk, kind, with_said(message, said), extra={"instance_id": str(row.pk)})
 
 
 _REFUSALS = {
@@ -185,12 +185,12 @@ _REFUSALS = {
 def _refused(row: Instance, refused: Refused, now: datetime) -> None:
     reason = _REFUSALS.get(refused.why, Reason.REFUSED)
     learn_refusal(row, reason, str(refused), now)
-    _told(row, "create_refused", str(refused), now)
+    _told(row, "create_refused", "The provider refused.", now, said=str(refused))
     if refused.why is Refusal.OFFER_GONE:
         menu.take_off(row.offer_id, now)
     if refused.machine_id:
         learn_machine_id(row, refused.machine_id, account_id(row.provider), now)
-        end(row, reason, now, "it was made although the create was refused")
+        end(row, reason, now, "it was made although the create was refused", said=str(refused))
     else:
         look_again(row, now + IN_FLIGHT_LOOK)
 
@@ -217,8 +217,9 @@ def _end_by(row: Instance, action: lifecycle.End, provider: Provider | None, now
     if action.reason in lifecycle.GOOD_ENDS:
         _end_with_session(row, action.reason, now)
         return
-    note = row.machine_status if action.reason in (Reason.HOST_BROKEN, Reason.DIED) else row.probe_note
-    if end(row, action.reason, now, note, held=True):
+    by_its_status = action.reason in (Reason.HOST_BROKEN, Reason.DIED)
+    note, said = ("", row.machine_status) if by_its_status else (row.probe_note, "")
+    if end(row, action.reason, now, note, said=said, held=True):
         learn_from(row, action.reason, now)
 
 
@@ -273,16 +274,16 @@ def _ask_destroy(row: Instance, action: lifecycle.AskDestroy, provider: Provider
 def _destroy_failed(row: Instance, error: ProviderError, now: datetime) -> None:
     seconds = error.retry_after if isinstance(error, Unavailable) and error.retry_after else 0
     pause = max(AFTER_TROUBLE, timedelta(seconds=seconds))
-    message = f"No yes to the destroy: {error}. It is asked again until it is gone."
+    message = "No yes to the destroy. It is asked again until it is gone."
     with transaction.atomic():
         count("destroy_failures", row.provider)
-        _after_destroy(row, "destroy_failed", message, pause, now)
+        _after_destroy(row, "destroy_failed", message, pause, now, said=str(error))
 
 
-def _after_destroy(row: Instance, kind: str, message: str, pause: timedelta, now: datetime) -> None:
+def _after_destroy(row: Instance, kind: str, message: str, pause: timedelta, now: datetime, said: str = "") -> None:
     """In one commit, since many machines may end at once and each commit waits for the disk."""
     with transaction.atomic(savepoint=False):
-        _told(row, kind, message, now)
+        _told(row, kind, message, now, said)
         look_again(row, now + pause)
         look_soon(row.provider, now)
 
@@ -305,11 +306,11 @@ def _look_up(row: Instance, action: lifecycle.LookUp, provider: Provider, now: d
 
 def _relabel(row: Instance, action: lifecycle.Relabel, provider: Provider, now: datetime) -> None:
     """Only a machine whose id our own create was answered with comes here."""
-    _told(row, "relabel_sent", f"The provider shows the label {row.label_seen!r}; ours is put back.", now)
+    _told(row, "relabel_sent", "The provider shows another label; ours is put back.", now, said=row.label_seen or "")
     try:
         provider.relabel(row.machine_id, row.tag)
     except ProviderError as error:
-        _told(row, "relabel_failed", f"The label could not be put back: {error}.", now)
+        _told(row, "relabel_failed", "The label could not be put back.", now, said=str(error))
     else:
         Instance.objects.filter(pk=row.pk).update(label_seen=None)
         _told(row, "relabel_answered", "The provider says yes; its listings have to agree.", now)
@@ -327,7 +328,7 @@ def _attach_keys(row: Instance, action: lifecycle.AttachKeys, provider: Provider
         for key in keys:
             provider.attach_key(row.machine_id, key)
     except ProviderError as error:
-        _told(row, "keys_failed", f"They could not be attached ({error}); the start script has them too.", now)
+        _told(row, "keys_failed", "They could not be attached; the start script has them too.", now, said=str(error))
     else:
         _told(row, "keys_answered", "The provider says that they are on their way.", now)
     look_again(row, now)

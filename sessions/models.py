@@ -23,6 +23,10 @@ def _choices(enum: Any) -> list[tuple[str, str]]:
     return [(member.value, member.value.replace("_", " ")) for member in enum]
 
 
+# Never in an answer to a consumer: it may be anything, a name or a key of somebody else's among it.
+SAID = "What the provider said, in its own words; for operators only."
+
+
 class Due(models.Model):
     """A row that is worked on: claimed by one conditional UPDATE, fenced by its revision."""
 
@@ -84,6 +88,7 @@ class Session(Due):
     waiting_for = models.CharField(max_length=300, blank=True, help_text="Why nothing happens just now.")
     end_reason = models.CharField(max_length=20, choices=_choices(Reason), blank=True)
     end_note = models.CharField(max_length=500, blank=True)
+    end_said = models.CharField(max_length=500, blank=True, help_text=SAID)
     created_at = models.DateTimeField(default=clock.now, db_index=True)
     started_at = models.DateTimeField(null=True, blank=True)
     running_at = models.DateTimeField(null=True, blank=True)
@@ -143,6 +148,7 @@ class Instance(Due):
     state_since = models.DateTimeField(default=clock.now)
     end_reason = models.CharField(max_length=20, choices=_choices(Reason), blank=True)
     end_note = models.CharField(max_length=500, blank=True)
+    end_said = models.CharField(max_length=500, blank=True, help_text=SAID)
     created_at = models.DateTimeField(default=clock.now)
     deadline = models.DateTimeField()
     hard_deadline = models.DateTimeField()
@@ -159,7 +165,7 @@ class Instance(Due):
     missed_at = models.DateTimeField(null=True, blank=True, help_text="First missed by the latest listings.")
     asks = models.PositiveIntegerField(default=0)
     machine_state = models.CharField(max_length=10, choices=_choices(MachineState), blank=True)
-    machine_status = models.CharField(max_length=300, blank=True)
+    machine_status = models.CharField(max_length=300, blank=True, help_text=SAID)
     interruptible = models.BooleanField(null=True, blank=True, help_text="As the provider says; empty: not told.")
     label_seen = models.CharField(max_length=300, null=True, blank=True)  # noqa: DJ001 - None: not told
     useless_looks = models.PositiveIntegerField(default=0)
@@ -215,7 +221,7 @@ class Account(Due):
     listed = models.PositiveIntegerField(default=0, help_text="Machines in it, foreign ones included.")
     tried_at = models.DateTimeField(null=True, blank=True)
     failures = models.PositiveIntegerField(default=0)
-    error = models.CharField(max_length=500, blank=True)
+    error = models.CharField(max_length=500, blank=True, help_text=SAID)
     unauthorized = models.BooleanField(default=False)
     brake = models.CharField(max_length=300, blank=True, help_text="Creates stop until an operator decides.")
     balance = models.BigIntegerField(null=True, blank=True, help_text="Micro-dollars.")
@@ -252,6 +258,7 @@ class Event(models.Model):
     kind = models.CharField(max_length=40, db_index=True)
     actor = models.CharField(max_length=100, blank=True, help_text="Who wished it; empty: the service.")
     message = models.CharField(max_length=500)
+    said = models.CharField(max_length=500, blank=True, help_text=SAID)
     data = models.JSONField(default=dict, blank=True)
 
     class Meta:

@@ -70,15 +70,20 @@ def tell(
     session: Session | None = None,
     instance: Instance | None = None,
     actor: str = "",
+    said: str = "",
     **data: Any,
 ) -> Event:
-    """Add a line to the timeline, and let everybody hear of it in the same transaction."""
+    """Add a line to the timeline, and let everybody hear of it in the same transaction.
+
+    `message` is ours, and for everybody; `said` is what the provider said of it, and for operators.
+    """
     of_session = session.pk if session else instance.session_id if instance else None
     with transaction.atomic(savepoint=False):
         event = Event.objects.create(
             at=now,
             kind=kind,
             message=message[:500],
+            said=said[:500],
             actor=actor,
             data=data,
             session_id=of_session,
@@ -87,6 +92,11 @@ def tell(
         for hear in outlets.told:
             hear(event)
     return event
+
+
+def with_said(text: str, said: str) -> str:
+    """For operators: our sentence, and the provider's own words after it."""
+    return f"{text} ({said})" if text and said else text or said
 
 
 def count(name: str, label: str = "", by: int = 1) -> None:

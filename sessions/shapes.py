@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from providers.money import usd
 from sessions import outlets
 from sessions.lifecycle import GOOD_ENDS, OVER, RETRYABLE, Reason, State, Status
 from sessions.models import Event, Heartbeat, Instance, Session
+from sessions.rows import with_said
 
 # --- For the schema ---------------------------------------------------------------------------------------
 
@@ -91,6 +91,7 @@ class EventShape(serializers.Serializer[Any]):
     message = serializers.CharField()
     actor = serializers.CharField(help_text="Who wished it; empty: the service.")
     data = serializers.DictField()  # type: ignore[assignment] # shadows a property that nobody reads of a shape
+    said = serializers.CharField(required=False, help_text="To operators only: what the provider said, in its words.")
 
 
 class EventPage(serializers.Serializer[Any]):
@@ -131,7 +132,9 @@ class Diagnostics(serializers.Serializer[Any]):
     uptime_seconds = serializers.IntegerField()
     time_left_seconds = serializers.IntegerField()
     last_ssh_check = SshCheck()
-    nvidia_smi = serializers.DictField(help_text="What the machine's own `nvidia-smi` and `df` said.")
+    nvidia_smi = serializers.DictField(
+        help_text="What the machine's own `nvidia-smi` said at `read_at`; CUDA and `df` as they were at first."
+    )
     idle_since = serializers.DateTimeField(allow_null=True)
     safeguards = Safeguards()
 
@@ -166,7 +169,7 @@ def session_json(session: Session, now: datetime | None = None, *, to_operator: 
 
 
 def _session_json(session: Session, instances: list[Instance], cost: int, *, to_operator: bool) -> dict[str, Any]:
-    note = session.end_note if to_operator or session.end_reason not in IN_THEIR_WORDS else ""
+    note = with_said(session.end_note, session.end_said) if to_operator else session.end_note
     return {
         "id": str(session.pk),
         "consumer_id": session.consumer,
@@ -212,11 +215,6 @@ def failure(session: Session, note: str) -> dict[str, Any] | None:
         "retry_suggested": reason in RETRYABLE or reason in (Reason.NO_OFFER, Reason.NOT_LAUNCHED),
     }
 
-
-# Their notes are what the provider said, in its own words: those are for operators only.
-IN_THEIR_WORDS = frozenset(
-    {Reason.REFUSED, Reason.NO_MONEY, Reason.INVALID_REQUEST, Reason.UNAUTHORIZED, Reason.HOST_BROKEN, Reason.DIED}
-)
 
 EXPLAINED = {
     Reason.REFUSED: "The provider refused to rent this offer.",
@@ -282,28 +280,9 @@ def verified_gone_at(session: Session, instances: Sequence[Instance]) -> datetim
 
 
 def event_json(event: Event, *, to_operator: bool = False) -> dict[str, Any]:
-    message = event.message if to_operator else _in_our_words(event)
-    return {"at": instant(event.at), "type": event.kind, "message": message, "actor": event.actor,
-            "data": event.data}  # fmt: skip
-
-
-def _in_our_words(event: Event) -> str:
-    """What has happened, without what the provider said of it."""
-    return _OUR_WORDS.get(event.kind) or _NOTED.sub(r"\1.", event.message)
-
-
-# An end that is wished, with such a note.
-_NOTED = re.compile(
-    rf"((?:The|Its) end is wished: (?:{'|'.join(sorted(IN_THEIR_WORDS)).replace('_', ' ')})): .*", re.DOTALL
-)
-_OUR_WORDS = {
-    "create_refused": "The provider refused.",
-    "create_unanswered": "No clear answer; the listings will tell.",
-    "destroy_failed": "No yes to the destroy. It is asked again until it is gone.",
-    "relabel_sent": "The provider shows another label; ours is put back.",
-    "relabel_failed": "The label could not be put back.",
-    "keys_failed": "They could not be attached; the start script has them too.",
-}
+    shown = {"at": instant(event.at), "type": event.kind, "message": event.message, "actor": event.actor,
+             "data": event.data}  # fmt: skip
+    return {**shown, "said": event.said} if to_operator else shown
 
 
 def diagnostics(session: Session, row: Instance, now: datetime) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def probe(row: Instance, now: datetime) -> None:
     """The check of readiness: a login, a GPU that answers, and hardware as offered."""
     try:
         target, visit = _visit(row, (hardware.QUERY, hardware.CUDA, hardware.DISK, deadman.read_back_command()))
-        found = hardware.gpus(visit.outputs[0].stdout) if visit.outputs[0].exit_status == 0 else []
-    except (ssh.SshError, ValueError) as error:
+        found = _gpus(visit.outputs[0])
+    except ssh.SshError as error:
         count("ssh_verify_failures", row.provider)
         denied = {"denied_login_at": now} if isinstance(error, ssh.Denied) else {}
         write(row, probed_at=now, probe_note=str(error)[:300], due_at=now + lifecycle.PROBE_SOONEST, **denied)
@@ -62,6 +62,14 @@ def probe(row: Instance, now: datetime) -> None:
         write(row, probed_at=now, probe_note=note, due_at=now + GPU_AGAIN)
         return
     _verified(row, target, visit, found, now)
+
+
+def _gpus(output: ssh.Output) -> list[hardware.Gpu]:
+    """None, where it printed what nobody can read."""
+    try:
+        return hardware.gpus(output.stdout) if output.exit_status == 0 else []
+    except ValueError:
+        return []
 
 
 def _verified(row: Instance, target: SshTarget, visit: ssh.Visit, found: list[hardware.Gpu], now: datetime) -> None:
@@ -76,7 +84,7 @@ def _verified(row: Instance, target: SshTarget, visit: ssh.Visit, found: list[ha
         row, State.RUNNING, now, f"SSH login at {target.host}:{target.port} worked; the hardware is as offered.",
         ssh_host=target.host, ssh_port=target.port, ssh_user=target.user, host_key=visit.host_key,
         verified_at=now, probed_at=now, inspected_at=now, probe_note="", verify_seconds=_verify_seconds(row, now),
-        hardware=_shown(found, cuda, disk_gb), dead_man_deadline=deadman.parse_state(visit.outputs[3].stdout),
+        hardware=_shown(found, cuda, disk_gb, now), dead_man_deadline=deadman.parse_state(visit.outputs[3].stdout),
         dead_man_read_at=now,
     )  # fmt: skip
     if moved:
@@ -87,12 +95,19 @@ def _verify_seconds(row: Instance, now: datetime) -> float:
     return (now - (row.up_since or row.launched_at or now)).total_seconds()
 
 
-def _shown(found: list[hardware.Gpu], cuda: str, disk_gb: float | None) -> dict[str, Any]:
+def _shown(found: list[hardware.Gpu], cuda: str, disk_gb: float | None, now: datetime) -> dict[str, Any]:
+    disk = round(disk_gb) if disk_gb is not None else None
+    return {**_read(found, now), "cuda_version": cuda, "disk_gb": disk}
+
+
+def _read(found: list[hardware.Gpu], now: datetime) -> dict[str, Any]:
+    """What every visit reads anew. Nothing, where `nvidia-smi` said nothing: what was read before keeps its time."""
+    if not found:
+        return {}
     return {
         "gpus": [{"name": g.name, "vram_mib": g.vram_mib, "busy_percent": g.busy_percent} for g in found],
-        "driver_version": found[0].driver if found else "",
-        "cuda_version": cuda,
-        "disk_gb": round(disk_gb) if disk_gb is not None else None,
+        "driver_version": found[0].driver,
+        "read_at": f"{now:%Y-%m-%dT%H:%M:%SZ}",
     }
 
 
@@ -117,17 +132,15 @@ def inspect(row: Instance, now: datetime) -> None:
         denied = {"denied_login_at": now} if isinstance(error, ssh.Denied) else {}
         write(row, inspected_at=now, idle_since=None, probe_note=str(error)[:300], due_at=now, **denied)
         return
+    found = _gpus(visit.outputs[0])
     write(
-        row, inspected_at=now, probe_note="", due_at=now, idle_since=_idle_since(row, visit.outputs[0], now),
+        row, inspected_at=now, probe_note="", due_at=now, idle_since=_idle_since(row, found, now),
+        hardware={**row.hardware, **_read(found, now)},
         dead_man_deadline=deadman.parse_state(visit.outputs[-1].stdout), dead_man_read_at=now,
     )  # fmt: skip
 
 
-def _idle_since(row: Instance, output: ssh.Output, now: datetime) -> datetime | None:
-    try:
-        found = hardware.gpus(output.stdout) if output.exit_status == 0 else []
-    except ValueError:
-        return None
+def _idle_since(row: Instance, found: list[hardware.Gpu], now: datetime) -> datetime | None:
     idle = found and all(g.busy_percent is not None and g.busy_percent < IDLE_BELOW_PERCENT for g in found)
     unbroken = row.inspected_at is not None and now - row.inspected_at <= UNBROKEN
     if not idle:

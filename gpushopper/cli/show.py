@@ -262,7 +262,8 @@ def events(found: Sequence[Body]) -> RenderableType:
         at = instant(event["at"])
         after = span(at - start) if at and start else ""
         who = f" ({event['actor']})" if event["actor"] else ""
-        return [event["at"], f"+{after}", Text(plain(event["type"]), style="cyan"), event["message"] + who]
+        said = f" They said: {event['said']}" if event.get("said") else ""  # shown to operators
+        return [event["at"], f"+{after}", Text(plain(event["type"]), style="cyan"), event["message"] + who + said]
 
     return table(("At", ">After", "Event", "What"), map(row, found))
 

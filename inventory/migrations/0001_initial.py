@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(blank=True, null=True)),
                 ('revision', models.BigIntegerField(default=0)),
                 ('failures', models.PositiveIntegerField(default=0)),
-                ('error', models.CharField(blank=True, max_length=500)),
+                ('error', models.CharField(blank=True, help_text='What the provider said, in its own words; for operators only.', max_length=500)),
                 ('offers', models.PositiveIntegerField(default=0)),
             ],
         ),

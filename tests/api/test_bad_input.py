@@ -169,6 +169,29 @@ def test_each_bad_parameter_of_the_sessions_is_named(owner: CheckingClient, quer
 
 
 @pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/api/v1/inventory?limit=0&sort=x&min_vram=-1&colour=red&max_price=NaN&provider=a&provider=b&country=XXX",
+         {"limit", "sort", "min_vram", "colour", "max_price", "provider", "country"}),
+        ("/api/v1/sessions?limit=0&offset=x&status=dead&colour=red&shape=round&provider=a&provider=b",
+         {"limit", "offset", "status", "colour", "shape", "provider"}),
+        ("/api/v1/costs?period=x&start_date=y&colour=red&end_date=z&end_date=z",
+         {"period", "start_date", "colour", "end_date"}),
+    ],
+)  # fmt: skip
+def test_all_bad_parameters_are_named_at_once(owner: CheckingClient, path: str, names: set[str]) -> None:
+    answer = owner.get(path)
+    assert answer.status_code == 400
+    assert {name.partition("[")[0].partition(".")[0] for name in answer.json()["fields"]} == names
+    assert f"(and {len(names) - 1} more)" in answer.json()["error"]
+
+
+def test_all_bad_fields_of_a_body_are_named_at_once(owner: CheckingClient) -> None:
+    answer = owner.post("/api/v1/sessions", {"colour": "red", "reservation_hours": -1, "offer_id": "", "disk_gb": 0})
+    assert set(answer.json()["fields"]) == {"colour", "reservation_hours", "offer_id", "disk_gb"}
+
+
+@pytest.mark.parametrize(
     "given_id, kept",
     [("abc-1.2_3", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("ä", False), ("", False),
      ("a;b", False)],

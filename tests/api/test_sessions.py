@@ -12,10 +12,11 @@ from django.db import OperationalError, connection
 
 from providers import registry
 from providers.base import Machine, MachineState, Refusal, Refused, Unauthorized, Unavailable
-from sessions import ssh
+from sessions import controller, ssh
+from sessions.lifecycle import Reason
 from sessions.models import Event, Reply, Session
 from tests.api.conformance import CheckingClient
-from tests.fakes import NOON, Engine, FakeClock, FakeProvider, quote
+from tests.fakes import NOON, Engine, FakeClock, FakeGuests, FakeProvider, quote
 
 pytestmark = pytest.mark.django_db
 
@@ -421,29 +422,19 @@ def test_what_the_provider_says_of_a_machine_is_for_operators(
 
 
 @pytest.mark.parametrize(
-    ("kind", "message", "data", "shown"),
-    [
-        ("relabel_sent", f"The provider shows the label {THEIRS!r}; ours is put back.", {}, "shows another label"),
-        ("relabel_failed", f"The label could not be put back: {THEIRS}.", {}, "could not be put back."),
-        ("keys_failed", f"They could not be attached ({THEIRS}); the start script has them too.", {}, "has them too."),
-        ("instance_destroying", f"Its end is wished: host broken: {THEIRS}.", {"reason": "host_broken"},
-         "Its end is wished: host broken."),
-        ("instance_destroying", f"Its end is wished: died: {THEIRS}.", {"reason": "refused"}, "wished: died."),
-        ("session_stopping", f"The end is wished: no money: {THEIRS}.", {"reason": "no_money"}, "wished: no money."),
-        ("instance_destroying", "Its end is wished: ssh timeout: refused.", {"reason": "ssh_timeout"},
-         "Its end is wished: ssh timeout: refused."),
-        ("instance_destroyed", "Proven gone.", {"reason": "died"}, "Proven gone."),
-    ],
-)  # fmt: skip
-def test_an_event_is_told_in_our_words(
-    owner: CheckingClient, root: CheckingClient, kind: str, message: str, data: dict[str, str], shown: str
+    ("note", "shown"),
+    [("ssh timeout: refused", "ssh_timeout: ssh timeout: refused"), ("", "ssh_timeout")],
+)
+def test_an_end_is_told_in_our_words_with_our_note(
+    owner: CheckingClient, root: CheckingClient, note: str, shown: str
 ) -> None:
     session = rent(owner)
-    Event.objects.create(at=NOON, kind=kind, message=message, data=data, session_id=session["id"])
-    said = owner.get(f"{URL}/{session['id']}/events?limit=500").json()["events"]
-    assert any(shown in event["message"] for event in said)
+    controller.wish_end(session["id"], Reason.SSH_TIMEOUT, NOON, note=note, said=THEIRS)
+    assert owner.get(f"{URL}/{session['id']}").json()["status_reason"] == shown
     assert "canary" not in told(owner, session)
-    assert message in [event["message"] for event in root.get(f"{URL}/{session['id']}/events").json()["events"]]
+    ending = root.get(f"{URL}/{session['id']}/events").json()["events"][-1]
+    assert ending["message"] == f"The end is wished: ssh timeout{': ' + note if note else ''}."
+    assert ending["said"] == THEIRS
 
 
 def test_our_own_notes_are_for_everybody(owner: CheckingClient, engine: Engine, provider: FakeProvider) -> None:
@@ -464,6 +455,24 @@ def test_diagnostics_of_a_running_session_only(owner: CheckingClient, engine: En
     assert shown["safeguards"]["hard_deadline"]
     owner.delete(one)
     assert owner.get(f"{one}/diagnostics").status_code == 409
+
+
+def test_how_busy_a_gpu_is_is_what_the_latest_visit_read(
+    owner: CheckingClient, engine: Engine, guests: FakeGuests
+) -> None:
+    one = f"{URL}/{rent(owner, reservation_hours=3)['id']}/diagnostics"
+    engine.run(5)
+    first = owner.get(one).json()["nvidia_smi"]
+    guests.gpus = guests.gpus.replace(", 50", ", 97")
+    engine.run(400)
+    shown = owner.get(one).json()
+    later = shown["nvidia_smi"]
+    assert [gpus["gpus"][0]["busy_percent"] for gpus in (first, later)] == [50, 97]
+    assert later["read_at"] == shown["last_ssh_check"]["at"] > first["read_at"]
+    assert (later["cuda_version"], later["disk_gb"]) == (first["cuda_version"], first["disk_gb"]) == ("12.8", 54)
+    guests.gpus = ""
+    engine.run(400)
+    assert owner.get(one).json()["nvidia_smi"] == later, "what nvidia-smi does not say now keeps its older time"
 
 
 # --- The private key --------------------------------------------------------------------------------------------

@@ -51,6 +51,10 @@ def test_the_service_uses_this_formatter_with_its_own_secrets() -> None:
         assert settings.FIELD_ENCRYPTION_KEYS[0] in made["secrets"]
 
 
+def test_a_key_behind_a_comma_and_a_space_is_known_as_the_settings_read_it() -> None:
+    assert "second-key-2" in secrets_in([("TAG_KEY", "first-key-1, second-key-2")])
+
+
 def test_secrets_are_known_by_the_names_of_their_variables() -> None:
     found = secrets_in([("VASTAI_API_KEY", "k" * 20), ("TAG_KEY", "first-key-1,second-key-2"),
                         ("PATH", "/usr/bin/long"),

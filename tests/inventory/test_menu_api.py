@@ -125,7 +125,8 @@ def test_the_menu_says_how_old_it_is(alice: APIClient, provider: FakeProvider, v
     provider.trouble["quotes"] = [Unavailable("no answer")]
     refresh.refresh("fake", even_if_not_due=True)
     as_of = alice.get("/api/v1/inventory").json()["as_of"]
-    assert as_of == {"fake": {"fetched_at": "2026-01-29T12:00:00Z", "stale": False, "error": "no answer"}}
+    error = "The menu could not be read the last time; it is tried again."
+    assert as_of == {"fake": {"fetched_at": "2026-01-29T12:00:00Z", "stale": False, "error": error}}
 
 
 def test_one_offer_by_its_id(alice: APIClient, provider: FakeProvider) -> None:

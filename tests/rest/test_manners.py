@@ -76,6 +76,33 @@ def test_bodies_over_a_real_socket(port: int) -> None:
 
 
 @pytest.mark.real_time
+@pytest.mark.parametrize(
+    ("sent", "code", "error_type"),
+    [
+        (b"POST /api/v1/sessions HTTP/1.1\r\nContent-Length: 9000000\r\n\r\n", 413, "request_too_large"),
+        (b"nonsense\r\n\r\n", 400, "invalid_request"),
+        (b"GET / HTTP/1.1\r\nContent-Length: canary\r\n\r\n", 400, "invalid_request"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000 + b"\r\n\r\n", 431, "invalid_request"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: canary\r\n\r\n", 501, "invalid_request"),
+    ],
+    ids=["a body of 9 MB", "no start line", "no length", "long headers", "another encoding"],
+)
+def test_what_the_server_itself_refuses_has_the_shape_of_every_error(
+    port: int, sent: bytes, code: int, error_type: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+        line.sendall(sent)
+        answer = http.client.HTTPResponse(line)
+        answer.begin()
+        told = json.load(answer)
+    assert (answer.status, answer.headers["Content-Type"]) == (code, "application/json")
+    assert list(told) == ["error", "error_type", "fields", "request_id"]
+    assert told["error_type"] == error_type
+    assert told["request_id"] == answer.headers["X-Request-ID"] != ""
+    assert "canary" not in str(told)
+
+
+@pytest.mark.real_time
 @pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/docs", "/health"])
 def test_head_has_the_length_of_get_and_no_body(port: int, path: str) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
