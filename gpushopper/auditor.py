@@ -115,7 +115,9 @@ def _listings(listings: Mapping[str, Listing]) -> Iterator[Finding]:
             WRONG,
             "providers",
             "No provider key is set here, so nothing can be checked.",
-            "Give the auditor keys of its own; read-only ones will do.",
+            "The built-in sandbox can be seen while `make run` runs on this DATA_DIR."
+            if settings.SANDBOX
+            else "Give the auditor keys of its own; read-only ones will do.",
         )
     for name, listing in listings.items():
         if listing.machines is None:

@@ -26,7 +26,7 @@ from django.core.management import call_command
 from waitress import wasyncore
 from waitress.server import create_server
 
-from gpushopper import wiring
+from gpushopper import stand_ins
 from gpushopper.celery import app
 from gpushopper.wsgi import application
 from sessions import engine
@@ -106,7 +106,7 @@ def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web:
         running.callback(web.close)
         call_command("migrate", interactive=False, verbosity=0)
         if settings.SANDBOX:
-            running.enter_context(wiring.sandbox())
+            running.enter_context(stand_ins.serve())
         running.enter_context(worker(at_work))
         running.enter_context(beat())
         if settings.GUARDIAN:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
+from django.core.management.base import CommandError
 from django.db.models import Q
 
 from providers import clock, registry
@@ -89,3 +91,15 @@ def answer(question: str) -> str:
         return input(question).strip()
     except EOFError:
         return ""
+
+
+def no_provider() -> CommandError:
+    """No account can be seen from here, which is not the same as an empty one."""
+    if settings.SANDBOX:
+        why = (
+            "No provider key is set, and the built-in sandbox is there only while the service runs: start it "
+            f"(`make run`) on this data folder, {settings.DATA_DIR}, or set DATA_DIR to the one it runs on."
+        )
+    else:
+        why = "No provider is configured, so no account can be seen. Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN."
+    return CommandError(why, returncode=NOT_SEEN)

@@ -353,11 +353,22 @@ def test_an_account_that_goes_blind_after_the_question_loses_nothing(provider: F
     assert provider.count("destroy") == 0
 
 
-def test_no_provider_is_not_no_orphans(db: None) -> None:
+def test_no_provider_is_not_no_orphans(db: None, settings: Any) -> None:
     registry.use({})
+    settings.SANDBOX = False
     ran = run("cleanup_orphans")
     assert ran.code == 4
     assert "No provider is configured" in ran.err
+
+
+@pytest.mark.parametrize("command", ["cleanup_orphans", "reconcile", "import_charges"])
+def test_without_the_running_sandbox_a_command_says_where_it_would_be(command: str, db: None, settings: Any) -> None:
+    registry.use({})
+    settings.SANDBOX = True
+    ran = run(command)
+    assert ran.code == 4
+    assert "the built-in sandbox is there only while the service runs" in ran.err
+    assert str(settings.DATA_DIR) in ran.err
 
 
 def test_an_unknown_provider_is_refused(provider: FakeProvider) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def well(virtual: FakeClock, provider: FakeProvider, alice: Any, settings: Any) -> FakeProvider:
     """A service in which nothing is wrong."""
-    settings.SETTING_PROBLEMS, settings.PROVIDER_ENV = {}, {}
+    settings.SETTING_PROBLEMS, settings.PROVIDER_ENV, settings.SANDBOX = {}, {}, False
     for name in ("beat", "guardian"):
         Heartbeat.objects.create(name=name, at=NOON)
     Account.objects.create(provider="fake", looked_at=NOON)
@@ -157,7 +157,7 @@ def test_a_newcomer_is_told_how_to_go_on(virtual: FakeClock, db: None, settings:
     ran = run("doctor")
     assert "no API key yet" in ran.out
     assert "create_consumer NAME" in ran.out
-    assert "the sandbox is used" in ran.out
+    assert "the sandbox is used, and lives in `make run`" in ran.out
 
 
 def test_bad_settings_and_keys_are_named_and_never_shown(well: FakeProvider, settings: Any) -> None:

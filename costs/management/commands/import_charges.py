@@ -55,8 +55,7 @@ class Command(BaseCommand):
 def _providers(only: str | None) -> dict[str, Provider]:
     enabled = dict(registry.all())
     if not enabled:
-        raise CommandError("No provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN.",
-                           returncode=proof.NOT_SEEN)  # fmt: skip
+        raise proof.no_provider()
     if only and only not in enabled:
         raise CommandError(f"No such provider: {only}. Configured: {', '.join(sorted(enabled))}.")
     return {name: enabled[name] for name in ([only] if only else sorted(enabled))}

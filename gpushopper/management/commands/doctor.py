@@ -102,10 +102,20 @@ def _provider_keys() -> Iterator[Finding]:
             f"provider {name}: {problem}",
             "Mend its key or address in the environment; it is left out until then.",
         )
-    if not registry.all():
-        what = "the sandbox is used" if settings.SANDBOX else "nothing can be rented"
-        yield DOUBTFUL, f"no provider key is set: {what}", \
-            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real."  # fmt: skip
+    if settings.SANDBOX:
+        yield (
+            DOUBTFUL,
+            f"no provider key is set: {_sandbox()}",
+            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real.",
+        )
+    elif not registry.all():
+        yield DOUBTFUL, "no provider key is set: nothing can be rented", "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN."
+
+
+def _sandbox() -> str:
+    if registry.all():
+        return "the sandbox is used"
+    return f"the sandbox is used, and lives in `make run`, which does not run on {settings.DATA_DIR}"
 
 
 def _reach(provider: Provider) -> Iterator[Finding]:

@@ -26,8 +26,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         enabled = sorted(registry.all())
         if not enabled:
-            raise CommandError("No provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN.",
-                               returncode=proof.NOT_SEEN)  # fmt: skip
+            raise proof.no_provider()
         only = options["provider"]
         if only and only not in enabled:
             raise CommandError(f"No such provider: {only}. Configured: {', '.join(enabled)}.")
