@@ -125,6 +125,35 @@ def test_one_wrong_id_among_right_ones_ends_nothing(running: dict[str, Any]) -> 
     assert Session.objects.get().status == "running"
 
 
+@pytest.mark.parametrize("shown_as", [lambda pk: pk[:8], lambda pk: pk[:13], lambda pk: pk.replace("-", "").upper()])
+def test_the_first_characters_of_an_id_are_enough(running: dict[str, Any], shown_as: Callable[[str], str]) -> None:
+    name = shown_as(running["id"])
+    assert run("extend_session", name, "--hours", "1").code == 0
+    assert run("teardown", name, running["id"], "--yes").code == 0
+    assert Session.objects.get().status == "stopped"
+
+
+def test_the_beginning_of_two_ids_names_both_and_ends_none(running: dict[str, Any]) -> None:
+    twin = Session.objects.get()
+    twin.pk = uuid.UUID(running["id"][:8] + "-0000-4000-8000-000000000000")
+    twin.offer_id = "another"
+    twin.save(force_insert=True)
+    for command in (("teardown", "--yes"), ("extend_session", "--hours=1")):
+        ran = run(*command, running["id"][:8])
+        assert ran.code == 1
+        assert f"2 sessions begin with {running['id'][:8]}" in ran.err
+        assert running["id"] in ran.err and str(twin.pk) in ran.err
+    assert {one.status for one in Session.objects.all()} == {"running"}
+    assert not Event.objects.filter(kind="session_extended").exists()
+
+
+def test_a_beginning_that_is_too_short_is_no_name(running: dict[str, Any]) -> None:
+    ran = run("teardown", running["id"][:7], "--yes")
+    assert ran.code == 1
+    assert "nor its first 8 characters" in ran.err
+    assert "Nothing was ended" in ran.err
+
+
 def test_teardown_of_what_is_over_says_so(running: dict[str, Any]) -> None:
     run("teardown", running["id"], "--yes")
     again = run("teardown", running["id"])

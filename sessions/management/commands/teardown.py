@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from providers import clock
 from sessions import controller
 from sessions.lifecycle import LIVE, OVER, Reason, State
-from sessions.management import proof
+from sessions.management import named, proof
 from sessions.models import Instance, Session
 
 ACTOR = "manage.py teardown"
@@ -27,7 +27,12 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("sessions", nargs="*", metavar="SESSION", help="ids of sessions")
+        parser.add_argument(
+            "sessions",
+            nargs="*",
+            metavar="SESSION",
+            help=f"their ids, or the first {named.SHORTEST} characters or more of each",
+        )
         parser.add_argument("--all", action="store_true", help="every session that is not over, and adopted machines")
         parser.add_argument("--provider", help="only there (with --all)")
         parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -108,18 +113,11 @@ def _checked(options: dict[str, Any]) -> None:
 
 
 def _named(ids: list[str]) -> list[Session]:
-    wanted = [_uuid(text) for text in ids]
-    found = {session.pk: session for session in Session.objects.filter(pk__in=wanted).defer("onstart", "env")}
-    if missing := [str(pk) for pk in wanted if pk not in found]:
-        raise CommandError(f"No such session: {', '.join(missing)}. Nothing was ended.")
-    return list(found.values())
-
-
-def _uuid(text: str) -> UUID:
     try:
-        return UUID(text)
-    except ValueError as error:
-        raise CommandError(f"{text!r} is not a session's id. Nothing was ended.") from error
+        found = [named.session(text) for text in ids]
+    except CommandError as error:
+        raise CommandError(f"{error}\nNothing was ended.") from error
+    return list({session.pk: session for session in found}.values())
 
 
 def _all(provider: str | None) -> list[Session]:
