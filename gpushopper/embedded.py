@@ -28,6 +28,7 @@ from waitress.server import create_server
 
 from gpushopper import stand_ins
 from gpushopper.celery import app
+from gpushopper.environment import needed
 from gpushopper.wsgi import application
 from sessions import engine
 
@@ -58,8 +59,10 @@ class PortTaken(CannotStart):
 @contextmanager
 def only_one() -> Iterator[None]:
     """One embedded service for each data folder: a second one would run a second beat on the same rows."""
-    settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
-    with (settings.DATA_DIR / "gpu-shopper.lock").open("w") as lock:
+    with needed(settings.DATA_DIR, "DATA_DIR"):
+        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
+        lock = (settings.DATA_DIR / "gpu-shopper.lock").open("w")
+    with lock:
         _lock(lock)
         yield
 
