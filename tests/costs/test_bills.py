@@ -380,6 +380,11 @@ def test_the_report_as_text_and_csv(provider: Billing, row: Instance) -> None:
     }  # fmt: skip
 
 
+def test_a_report_of_nothing_has_no_line_of_zeros(provider: Billing, virtual: FakeClock) -> None:
+    ran = run("cost_report")
+    assert ran.out.splitlines() == ["2026-01-01 to 2026-01-31, USD", "fake: nothing counted, nothing charged"]
+
+
 @pytest.mark.parametrize("month", ["2026-13", "january", "2026", "9999-12"])
 def test_a_report_of_no_such_month(month: str, db: None) -> None:
     assert "--month" in run("cost_report", month=month).err

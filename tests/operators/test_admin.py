@@ -188,7 +188,8 @@ def test_a_page_of_many_budgets_asks_no_question_for_each(
 def test_a_page_of_many_alerts_asks_no_question_for_each(root: Client, django_assert_max_num_queries: Any) -> None:
     for number in range(20):
         budget = Budget.objects.create(consumer=f"c{number}", period="daily", limit=5_000_000)
-        Alert.objects.create(budget=budget, period_start=NOON, threshold=5000, limit=5_000_000, spent=1, at=NOON)
+        Alert.objects.create(budget=budget, period=budget.period, period_start=NOON, threshold=5000, limit=5_000_000,
+                             spent=1, at=NOON)  # fmt: skip
     with django_assert_max_num_queries(15):
         assert "c19" in root.get(url(Alert, "changelist")).content.decode()
 
