@@ -15,6 +15,7 @@ from django.core.management.base import CommandError
 from django.db.models import Q
 
 from providers import clock, registry
+from rest.admin import counted
 from sessions import lives, machines, reconcile
 from sessions.lifecycle import OVER, State
 from sessions.models import Account, Instance, Session
@@ -82,7 +83,8 @@ def _machines(rows: Iterable[Instance], now: datetime) -> Iterable[str]:
             sight = f"its account can't be seen: {account.error}"
         else:
             sight = f"last listed {distance(row.seen_at, now)}" if row.seen_at else "not seen in a listing"
-        yield f"machine {row.machine_id or '(id not known yet)'} at {row.provider}: asked {row.asks} times, {sight}"
+        name = row.machine_id or "(id not known yet)"
+        yield f"machine {name} at {row.provider}: asked {counted(row.asks, 'time')}, {sight}"
 
 
 def answer(question: str) -> str:

@@ -426,6 +426,24 @@ def test_a_restored_database_is_recognised_before_anything_is_destroyed(provider
     assert len(provider.listed) == 5
 
 
+def test_with_the_brake_on_the_dry_run_says_that_they_may_be_in_use(
+    provider: FakeProvider, types: Types, virtual: FakeClock
+) -> None:
+    for letter in "abcde":
+        orphan(provider, nonce=f"abcdefghijklmno{letter}")
+    run("reconcile")
+    virtual.advance(121)
+    run("reconcile")
+    ran = run("cleanup_orphans")
+    assert "fake: the brake is on, since machines of ours had no session." in ran.out
+    assert "people's live machines" in ran.out
+    assert "5 orphans. A dry run" in ran.err
+    types("no")
+    asked = run("cleanup_orphans", "--execute").out
+    assert asked.count("people's live machines") == 1
+    assert "have no row at all" not in asked
+
+
 def test_a_machine_on_its_way_out_is_shown_and_left_to_it(running: dict[str, Any], provider: FakeProvider) -> None:
     run("teardown", running["id"], "--yes", "--wait", "0")
     ran = run("cleanup_orphans", "--execute", "--force")
@@ -507,7 +525,7 @@ def test_reconcile_lists_and_tells(running: dict[str, Any], provider: FakeProvid
     provider.add("my training box")
     ran = run("reconcile")
     assert ran.code == 0
-    assert "fake: 2 machines: 1 ours, 1 foreign" in ran.out
+    assert "fake: 2 machines: 1 ours, 0 with our label and no row yet, 1 foreign" in ran.out
 
 
 def test_reconcile_of_a_silent_account_is_no_success(running: dict[str, Any], provider: FakeProvider) -> None:
@@ -520,7 +538,7 @@ def test_reconcile_of_a_silent_account_is_no_success(running: dict[str, Any], pr
 
 def test_reconcile_destroys_nothing_itself(provider: FakeProvider, virtual: FakeClock) -> None:
     orphan(provider)
-    run("reconcile")
+    assert "fake: 1 machine: 0 ours, 1 with our label and no row yet, 0 foreign" in run("reconcile").out
     virtual.advance(121)
     ran = run("reconcile")
     assert "1 adopted" in ran.out

@@ -42,6 +42,7 @@ def test_a_healthy_service_passes(well: FakeProvider) -> None:
     assert ran.code == 0, ran
     assert "FAIL" not in ran.out
     assert "warn" not in ran.out
+    assert "heartbeat of beat and workers, now" in ran.out
     assert "fake: answers and takes our key, account acc1, balance 50.00 USD" in ran.out
     assert "clock, within 30 s of fake's" in ran.out
     assert "1 live API key\n" in ran.out

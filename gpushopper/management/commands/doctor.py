@@ -75,7 +75,10 @@ def _settings() -> Iterator[Finding]:
 
 def _engines(now: datetime) -> Iterator[Finding]:
     advice = "Start the service: `make run`, or in production the worker and beat containers."
-    yield _verdict(signals.lifecycle(now), "heartbeat of beat and workers", advice)
+    ticked = Heartbeat.objects.filter(name="beat").values_list("at", flat=True).first()
+    age = f", {distance(ticked, now)}" if ticked else ""
+    told = signals.lifecycle(now)
+    yield _verdict(told, f"heartbeat of beat and workers{age if told == signals.OK else ''}", advice)
     if not settings.GUARDIAN:
         yield DOUBTFUL, "the guardian is switched off", "GUARDIAN=true keeps a second engine behind beat and workers."
         return

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 
 from providers import clock
+from rest.admin import counted
 from sessions import controller
 from sessions.lifecycle import LIVE, OVER, Reason, State
 from sessions.management import named, proof
@@ -58,8 +59,8 @@ class Command(BaseCommand):
     def _confirm(self, live: list[Session], machines: list[Instance], options: dict[str, Any]) -> None:
         if options["yes"] or not (live or machines):
             return
-        self.stdout.write(f"{len(live)} live sessions and {len(machines)} adopted machines will be destroyed, "
-                          "with everything on their disks:")  # fmt: skip
+        self.stdout.write(f"{counted(len(live), 'live session')} and {counted(len(machines), 'adopted machine')} will "
+                          "be destroyed, with everything on their disks:")  # fmt: skip
         for session in live:
             self.stdout.write(f"  {session.pk}  {session.consumer}  {session.gpu_count} × {session.gpu_type} at "
                               f"{session.provider}, {session.status}")  # fmt: skip
