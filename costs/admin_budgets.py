@@ -8,8 +8,10 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.decorators import action, display
+from unfold.views import ChangeList
 
 from costs import budgets, webhooks
+from costs.budgeting import Standing
 from costs.models import Alert, Budget, Delivery, DeliveryAttempt, Endpoint, Mail
 from providers import clock
 from providers.money import dollars
@@ -35,6 +37,16 @@ class Alerts(ReadOnlyInline):
         return dollars(alert.spent)
 
 
+class Standings(ChangeList):
+    """A page of budgets, with where each stands: asked once for all of them, not for each row."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = list(self.result_list)  # type: ignore[has-type]
+        for outlook in budgets.outlooks(self.result_list, clock.now()):
+            outlook.budget.room = outlook.standing  # type: ignore[attr-defined]
+
+
 @admin.register(Budget)
 class BudgetAdmin(ReadOnly):
     """Set through the API, where each change is checked and acts at once."""
@@ -51,6 +63,9 @@ class BudgetAdmin(ReadOnly):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return ["shown_limit", "percents", "standing", "says"]
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return Standings
+
     @display(description="limit", ordering="limit")
     def shown_limit(self, budget: Budget) -> str:
         return dollars(budget.limit)
@@ -61,7 +76,7 @@ class BudgetAdmin(ReadOnly):
 
     @display(description="stands at")
     def standing(self, budget: Budget) -> str:
-        room = budgets.stands(budget)
+        room: Standing = getattr(budget, "room", None) or budgets.stands(budget)
         parts = (room.spent, "spent"), (room.reserved, "reserved"), (room.remaining, "left")
         return ", ".join(f"{dollars(amount)} {word}" for amount, word in parts)
 
@@ -74,6 +89,7 @@ class BudgetAdmin(ReadOnly):
 class AlertAdmin(ReadOnly):
     list_display = ["at", "budget", "percent", "was_spent", "mail_state"]
     list_filter = ["threshold"]
+    list_select_related = ["budget", "mail"]
     search_fields = ["budget__consumer"]
     date_hierarchy = "at"
     percent = Alerts.percent
@@ -81,7 +97,7 @@ class AlertAdmin(ReadOnly):
 
     @display(description="mail", label={"sent": "success", "waiting": "info", "given up": "danger"})
     def mail_state(self, alert: Alert) -> str:
-        mail = Mail.objects.filter(alert=alert).first()
+        mail = getattr(alert, "mail", None)
         if mail is None:
             return ""
         return "sent" if mail.sent_at else "waiting" if mail.due_at else "given up"
@@ -95,6 +111,7 @@ class MailAdmin(ReadOnly):
 @admin.register(Endpoint)
 class EndpointAdmin(ReadOnly):
     list_display = ["url", "owner", "of_budget", "created_at", "shown_state", "disabled_because"]
+    list_select_related = ["budget"]
     search_fields = ["consumer", "url"]
     actions = ["enable"]
     fields = ["id", "owner", "url", "events", "of_budget", "created_at", "old_secret_until", "shown_state",

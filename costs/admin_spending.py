@@ -128,8 +128,7 @@ def _tiles(month: Days, used: Mapping[tuple[date, str], Amount], now: datetime) 
     hours = metering.total(used.values()).microseconds / 3_600_000_000
     yield {"title": f"{month.first:%B %Y}", "value": dollars(spent), "note": f"{hours:,.1f} machine hours"}
     if month.first <= day_of(now) <= month.last:
-        live = forecast.live()
-        ahead = sum(forecast.ahead(live, month.until, now).values())
+        ahead = sum(forecast.ahead_by("provider", month.until, now).values())
         note = f"{dollars(ahead)} more, if what lives runs until its deadline"
         yield {"title": "Forecast", "value": dollars(spent + ahead), "note": note}
     orphans = metering.total(amount for (_, name), amount in used.items() if not name)

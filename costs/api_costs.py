@@ -173,9 +173,14 @@ class Summary(TableDoor):
         if self.wants_csv:
             return self.table(_table(which, days, series, now))
         found = ledger.total(which, days.since, days.until, now)
-        ahead = forecast.ahead(forecast.live(which.consumer, which.provider), days.until, now)
-        foretold = {"forecast": shapes.money(found.cost + sum(ahead.values()))}
+        foretold = {"forecast": shapes.money(found.cost + _to_come(which, days, now))}
         return Response({**_shown(found, which, days), **foretold, **_series_json(series)})
+
+
+def _to_come(which: Which, days: Days, now: datetime) -> int:
+    ahead = forecast.ahead(forecast.live(which.consumer, which.provider), days.until, now)
+    nobodys = forecast.kept(days.until, now, which.provider) if which.consumer is None else {}
+    return sum(ahead.values()) + sum(nobodys.values())
 
 
 def _which(request: Request, query: Mapping[str, Any]) -> Which:

@@ -243,7 +243,7 @@ def _stop(budget: Budget, now: datetime) -> None:
 def _alert(budget: Budget, period_start: datetime, threshold: int, spent: int, now: datetime) -> None:
     """Tell of a crossing, once: the row and what is to be sent are written together."""
     alert, is_new = Alert.objects.get_or_create(
-        budget=budget, period_start=period_start, threshold=threshold, limit=budget.limit,
+        budget=budget, period=budget.period, period_start=period_start, threshold=threshold, limit=budget.limit,
         defaults={"spent": spent, "at": now},
     )  # fmt: skip
     if not is_new:

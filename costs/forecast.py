@@ -1,4 +1,4 @@
-"""What the sessions that live will still cost, if each runs until its deadline at what its machines cost now."""
+"""What lives will still cost, if each session and each kept machine runs until its deadline at what it costs now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.models import F, Sum
 
 from costs import budgeting
 from costs.models import UsageInterval
-from sessions.lifecycle import LIVE
+from sessions.lifecycle import LIVE, State
 from sessions.models import Session
 
 # After the deadline of any session.
@@ -42,11 +42,27 @@ def rates(sessions: Iterable[UUID]) -> Mapping[UUID, int]:
     return dict(rows.values_list("session").annotate(rate=Sum(F("compute") + F("storage"))))
 
 
+def kept(until: datetime, now: datetime, provider: str | None = None) -> dict[str, int]:
+    """Micro-dollars, by provider, that adopted machines which nobody ends will cost: each until its label's deadline.
+
+    No consumer stands for them: the brake keeps them, or ORPHAN_AUTO_DESTROY is off.
+    """
+    rows = UsageInterval.objects.filter(session=None, ended_at=None, instance__state=State.RUNNING).order_by()
+    if provider:
+        rows = rows.filter(provider=provider)
+    found: defaultdict[str, int] = defaultdict(int)
+    for name, compute, storage, deadline in rows.values_list("provider", "compute", "storage", "instance__deadline"):
+        found[name] += budgeting.ahead(compute + storage, deadline, until, now)
+    return dict(found)
+
+
 def ahead_by(column: str, until: datetime, now: datetime) -> dict[str, int]:
-    """Micro-dollars that all live sessions will cost from now on, for each `consumer` or `provider`."""
+    """Micro-dollars that all that lives will cost from now on, for each `consumer` or `provider`."""
     sessions = live()
     costs = ahead(sessions, until, now)
     found: defaultdict[str, int] = defaultdict(int)
     for session in sessions:
         found[getattr(session, column)] += costs[session.pk]
+    for provider, amount in kept(until, now).items():
+        found["" if column == "consumer" else provider] += amount
     return dict(found)

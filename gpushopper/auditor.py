@@ -20,8 +20,10 @@ from gpushopper.alarms import minutes
 from providers import http, registry, tag
 from providers.base import Machine, Provider, ProviderError, Traits
 from providers.tag import Ownership, Reading
+from rest.admin import counted
 from sessions.lifecycle import DESTROY_OVERDUE, MAY_EXIST, OVER, State
 from sessions.models import Account, Heartbeat, Instance, Session, Stranger
+from sessions.next_step import distance
 
 # What is due is taken within a second, by the guardian after a minute; twice that, and nobody does.
 UNCLAIMED = timedelta(minutes=2)
@@ -115,7 +117,9 @@ def _listings(listings: Mapping[str, Listing]) -> Iterator[Finding]:
             WRONG,
             "providers",
             "No provider key is set here, so nothing can be checked.",
-            "Give the auditor keys of its own; read-only ones will do.",
+            "The built-in sandbox can be seen while `make run` runs on this DATA_DIR."
+            if settings.SANDBOX
+            else "Give the auditor keys of its own; read-only ones will do.",
         )
     for name, listing in listings.items():
         if listing.machines is None:
@@ -130,7 +134,7 @@ def _listings(listings: Mapping[str, Listing]) -> Iterator[Finding]:
             yield Finding(
                 WELL,
                 name,
-                f"listed: {len(kinds)} machines, {kinds.count(Ownership.OURS)} ours, "
+                f"listed: {counted(len(kinds), 'machine')}, {kinds.count(Ownership.OURS)} ours, "
                 f"{kinds.count(Ownership.FOREIGN)} foreign",
             )
             for machine in listing.machines:
@@ -176,29 +180,31 @@ def _rows(listings: Mapping[str, Listing], now: datetime) -> Iterator[Finding]:
 
 def _engines(now: datetime) -> Iterator[Finding]:
     told = signals.lifecycle(now)
-    beat = Heartbeat.objects.filter(name="guardian").first()
-    guarded = beat is not None and now - beat.at <= alarms.GUARDIAN_SILENT
+    beats = {beat.name: beat.at for beat in Heartbeat.objects.filter(name__in=("beat", "guardian"))}
+    guardian = beats.get("guardian")
+    alive = f"last sign of life {distance(guardian, now)}" if guardian else "no sign of life yet"
     if told == signals.OK:
-        yield Finding(WELL, "engines", "beat and workers are at work")
-    elif guarded:
+        at_work = f"beat and workers are at work, last sign of life {distance(beats['beat'], now)}"
+        yield Finding(WELL, "engines", f"{at_work}; the guardian: {alive if settings.GUARDIAN else 'switched off'}")
+    elif guardian is not None and now - guardian <= alarms.GUARDIAN_SILENT:
         yield Finding(
             ODD,
             "engines",
-            f"Beat or its worker is silent: {told} The guardian does their work.",
-            "Start beat and a worker.",
+            f"Beat or its worker is silent: {told} The guardian does their work ({alive}).",
+            f"Start beat and a worker. A guardian counts as dead after {minutes(alarms.GUARDIAN_SILENT)} of silence.",
         )
     else:
         yield Finding(
             WRONG,
             "engines",
-            f"Nobody is at work: {told} The guardian is silent too.",
+            f"Nobody is at work: {told} The guardian is silent too ({alive}).",
             "Start the service: nothing is ended by it until then.",
         )
 
 
 def _unclaimed(now: datetime) -> Iterator[Finding]:
     late = now - UNCLAIMED
-    for model, what in ((Instance, "machines"), (Session, "sessions"), (Account, "accounts")):
+    for model, what in ((Instance, "machine"), (Session, "session"), (Account, "account")):
         rows = model._default_manager.filter(due_at__lt=late).order_by("due_at")
         if model is Account:
             rows = rows.filter(provider__in=registry.all())
@@ -206,7 +212,7 @@ def _unclaimed(now: datetime) -> Iterator[Finding]:
             yield Finding(
                 WRONG,
                 "engines",
-                f"{rows.count()} {what} are due and nobody takes them, the oldest for {minutes(now - oldest)}.",
+                f"Due and taken by nobody: {counted(rows.count(), what)}, the oldest for {minutes(now - oldest)}.",
                 "Start workers or the guardian; look at their logs.",
             )
 
@@ -261,7 +267,8 @@ def _listed_row(name: str, machine: Machine, row: Instance, listing: Listing, no
         return Finding(
             WRONG,
             subject,
-            f"It outlives its deadline by {minutes(now - row.deadline)} ({row.state}, asked {row.asks} times).",
+            f"It outlives its deadline by {minutes(now - row.deadline)} "
+            f"({row.state}, asked {counted(row.asks, 'time')}).",
             "Destroy it in the provider's own console.",
         )
     return None
@@ -313,7 +320,7 @@ def _promises(listings: Mapping[str, Listing], now: datetime) -> Iterator[Findin
     yield from found
     if not found:
         count = Instance.objects.filter(state__in=MAY_EXIST).count()
-        yield Finding(WELL, "promises", f"{count} machines may exist; none is late, none is unresolved")
+        yield Finding(WELL, "promises", f"{counted(count, 'machine')} may exist; none is late, none is unresolved")
 
 
 def _overdue(now: datetime) -> Iterator[Finding]:
@@ -322,7 +329,8 @@ def _overdue(now: datetime) -> Iterator[Finding]:
         yield Finding(
             WRONG,
             f"{row.provider} {row.machine_id}",
-            f"Its end was wished {minutes(now - row.state_since)} ago and is not proven; asked {row.asks} times.",
+            f"Its end was wished {minutes(now - row.state_since)} ago and is not proven; "
+            f"asked {counted(row.asks, 'time')}.",
             "Destroy it in the provider's own console.",
         )
 

@@ -21,6 +21,7 @@ from gpushopper.models import Alarm
 from inventory.models import Source
 from providers import clock, registry
 from providers.money import dollars
+from rest.admin import counted
 from sessions import gates
 from sessions.lifecycle import LIVE, MAY_EXIST, OVER, State, Status
 from sessions.models import Account, Event, Instance, Session
@@ -218,7 +219,7 @@ def _providers(now: datetime) -> Iterator[dict[str, Any]]:
             "burn": f"{dollars(burn.get(name, 0))}/h",
             "balance": dollars(account.balance) if account and account.balance is not None else "",
             "gate": gates.closed(name, now) if name in enabled else "no key is set",
-            "menu": f"{source.offers} offers, {distance(source.fetched_at, now)}"
+            "menu": f"{counted(source.offers, 'offer')}, {distance(source.fetched_at, now)}"
             if source and source.fetched_at else "no menu yet",
         }  # fmt: skip
 

@@ -71,6 +71,7 @@ The service is up, on its sandbox: nothing real is rented, nothing costs money.
   Command line  export PATH="{bin}:$PATH" GPU_SHOPPER_URL={url}
                 export GPU_SHOPPER_API_KEY={key}
                 gpu-shopper provision --gpu-type "{gpu}" --wait
+  Commands      DATA_DIR={data_dir} {bin}/python manage.py doctor
 
 Ctrl-C stops it. `make demo` starts it again on the same data.
 """
@@ -160,7 +161,7 @@ class Service:
         """Until somebody interrupts, or it ends by itself."""
         console.print(
             UP.format(url=self.url, password=self.password, log=self.log, bin=Path(sys.executable).parent,
-                      key=self.key, gpu=GPU),
+                      key=self.key, gpu=GPU, data_dir=self.data_dir),
             markup=False, soft_wrap=True,
         )  # fmt: skip
         self.process.wait()

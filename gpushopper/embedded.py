@@ -26,8 +26,9 @@ from django.core.management import call_command
 from waitress import wasyncore
 from waitress.server import create_server
 
-from gpushopper import refusals, wiring
+from gpushopper import refusals, stand_ins
 from gpushopper.celery import app
+from gpushopper.environment import needed
 from gpushopper.wsgi import application
 from sessions import engine
 
@@ -59,8 +60,10 @@ class PortTaken(CannotStart):
 @contextmanager
 def only_one() -> Iterator[None]:
     """One embedded service for each data folder: a second one would run a second beat on the same rows."""
-    settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
-    with (settings.DATA_DIR / "gpu-shopper.lock").open("w") as lock:
+    with needed(settings.DATA_DIR, "DATA_DIR"):
+        settings.DATA_DIR.mkdir(parents=True, exist_ok=True)
+        lock = (settings.DATA_DIR / "gpu-shopper.lock").open("w")
+    with lock:
         _lock(lock)
         yield
 
@@ -107,7 +110,7 @@ def serve(stop: threading.Event, on_serving: Callable[[Web], None] = lambda web:
         running.callback(web.close)
         call_command("migrate", interactive=False, verbosity=0)
         if settings.SANDBOX:
-            running.enter_context(wiring.sandbox())
+            running.enter_context(stand_ins.serve())
         running.enter_context(worker(at_work))
         running.enter_context(beat())
         if settings.GUARDIAN:

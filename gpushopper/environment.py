@@ -1,18 +1,21 @@
 """The settings that a person writes in the environment, read with one rule each.
 
 Reading never fails: a bad value is replaced by its default and noted in `problems`, which
-`manage.py check` reports by name and every server refuses to start on.
+`manage.py check` reports by name and every server refuses to start on. Only a folder has no substitute (`needed`).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
 
 T = TypeVar("T")
 
@@ -107,9 +110,15 @@ class Environment:
         """A number of hours (`12`), or a duration with its unit (`12h`)."""
 
         def read(value: str) -> timedelta:
-            span = duration(f"{value}h" if _is_number(value) else value)
+            try:
+                span = duration(f"{value}h" if _is_number(value) else value)
+            except ValueError:
+                span = timedelta(0)
             if not timedelta(0) < span <= timedelta(hours=most):
-                raise ValueError(f"write hours above 0 and up to {most:g}")
+                raise ValueError(
+                    f"write a number of hours such as 12 or 1.5, or a duration with its unit such as 90m, "
+                    f"above 0 and up to {most:g} hours"
+                )
             return span
 
         return self._read(name, timedelta(hours=default), read)
@@ -151,6 +160,21 @@ def _value(text: str) -> str:
     if text[:1] in ("'", '"'):
         return text[1:].partition(text[0])[0]
     return re.split(r"(?:^|\s)#", text, maxsplit=1)[0].rstrip()
+
+
+@contextmanager
+def needed(path: Path, name: str) -> Iterator[None]:
+    """There is no going on without the folder `path`, which setting `name` names.
+
+    Raises ImproperlyConfigured, with a sentence for a person, if the system refuses what is done inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"{name}: {path} can't be used ({error.strerror or type(error).__name__}). Name a folder that this user "
+            "may write to, in the environment or in .env."
+        ) from error
 
 
 def load(base: Path) -> Environment:

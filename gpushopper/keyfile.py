@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 FILE_NAME = "keys.env"
 
 MADE: dict[str, Callable[[], str]] = {
@@ -48,7 +50,7 @@ def _publish(path: Path, text: str) -> None:
         Path(temporary).unlink()
 
 
-class DamagedKeyFile(RuntimeError):
+class DamagedKeyFile(ImproperlyConfigured):
     """The file is there and lacks secrets. It is not mended by new ones: with other keys our machines would be
     strangers. Put it back from a backup, or set what is missing in the environment."""
 

@@ -53,7 +53,10 @@ if _database["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
     }
     if not _database_url or ":memory:" not in _database_url:
-        Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+        _folder = Path(_database["NAME"]).parent
+        _named_by = "DATABASE_URL" if _database_url else "DATABASE_PATH" if env.text("DATABASE_PATH") else "DATA_DIR"
+        with environment.needed(_folder, _named_by):
+            _folder.mkdir(parents=True, exist_ok=True)
 else:
     # Each thread of a web or worker process keeps its connection for a minute, and looks whether it still
     # lives before it uses it again: a database that restarts costs the work of that moment only.
@@ -82,7 +85,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 _given = {name: env.text(name) for name in keyfile.MADE}
 MADE_UP_SECRETS = sorted(name for name, value in _given.items() if not value)
-_secrets = keyfile.load_or_make(DATA_DIR) if MADE_UP_SECRETS else {}
+with environment.needed(DATA_DIR, "DATA_DIR"):
+    _secrets = keyfile.load_or_make(DATA_DIR) if MADE_UP_SECRETS else {}
 SECRET_KEY = _given["SECRET_KEY"] or _secrets["SECRET_KEY"]
 FIELD_ENCRYPTION_KEYS = (_given["FIELD_ENCRYPTION_KEYS"] or _secrets["FIELD_ENCRYPTION_KEYS"]).split(",")
 TAG_KEYS = env.signing_keys("TAG_KEY", _secrets.get("TAG_KEY", ""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -18,13 +17,10 @@ from sessions.models import Session
 if TYPE_CHECKING:
     from gpushopper.alarms import Trouble
 
-if TYPE_CHECKING:
-    from gpushopper.alarms import Trouble
-
 
 def connect() -> None:
     from costs import budgets, ledger, webhooks
-    from gpushopper import alarms, heartbeat
+    from gpushopper import alarms, heartbeat, stand_ins
     from providers import http
 
     structlog.configure(
@@ -32,7 +28,8 @@ def connect() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
     clock.use(clock.SteadyClock())
-    registry.use(registry.load(settings.PROVIDER_ENV, pacer=_pacer()).providers)
+    keyed = registry.load(settings.PROVIDER_ENV, pacer=_pacer()).providers
+    registry.use({**stand_ins.found(settings.DATA_DIR), **keyed} if settings.SANDBOX else keyed)
     http.observers.append(count_error)
     if enrol not in outlets.before_commitment:
         outlets.before_commitment.append(enrol)
@@ -105,20 +102,3 @@ def count_error(provider: str, operation: str, outcome: str, seconds: float) -> 
     """Errors of provider calls are counted in rows, so that the figure is right across processes."""
     if outcome != "ok":
         rows.count("provider_api_errors", f"{provider}/{operation}")
-
-
-@contextmanager
-def sandbox() -> Iterator[None]:
-    """The stand-ins for the providers, served in this process, and the adapters talking to them."""
-    from providers.sandbox.server import SandboxServer
-    from providers.sandbox.world import World
-
-    server = SandboxServer(World())
-    server.start()
-    before = registry.all()
-    registry.use(registry.load(server.environment()).providers)
-    try:
-        yield
-    finally:
-        registry.use(before)
-        server.stop()

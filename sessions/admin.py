@@ -322,9 +322,15 @@ class AccountAdmin(ReadOnly):
     actions = ["list_now", "release_brake"]
     fieldsets = [
         (None, {"fields": ["provider", "account", "balance_usd", "gate", "brake"]}),
-        ("What its listings told", {"fields": ["looked_at", "listed", "tried_at", "failures", "error", "unauthorized",
+        ("What its listings told", {"fields": ["looked_at", "listed", "tried_at", "failures", "error", "key",
                                                "identified_at", "due_at"]}),
     ]  # fmt: skip
+
+    @display(description="our key", label={"rejected": "danger", "accepted": "success"})
+    def key(self, account: Account) -> str:
+        if account.unauthorized:
+            return "rejected"
+        return "accepted" if account.looked_at else "not tried yet"
 
     def verbs_for(self, obj: Account) -> list[str]:
         return ["list_now", "release_brake"] if obj.brake else ["list_now"]

@@ -87,6 +87,7 @@ class Migration(migrations.Migration):
             name='Alert',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('period', models.CharField(choices=[('daily', 'daily'), ('monthly', 'monthly'), ('total', 'total')], max_length=10)),
                 ('period_start', models.DateTimeField()),
                 ('threshold', models.PositiveIntegerField(help_text='Ten-thousandths of the limit.')),
                 ('limit', models.BigIntegerField(help_text='Micro-dollars, as it was then.')),
@@ -212,7 +213,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='alert',
-            constraint=models.UniqueConstraint(fields=('budget', 'period_start', 'threshold', 'limit'), name='one_alert_per_crossing'),
+            constraint=models.UniqueConstraint(fields=('budget', 'period', 'period_start', 'threshold', 'limit'), name='one_alert_per_crossing'),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -39,6 +39,8 @@ class Alert(models.Model):
     """A threshold was crossed. The row is what makes it happen once, whoever looks and however often."""
 
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="alerts")
+    # On the first of a month the day and the month begin at once: a crossing of the one is none of the other.
+    period = models.CharField(max_length=10, choices=[(p.value, p.value) for p in Period])
     period_start = models.DateTimeField()
     threshold = models.PositiveIntegerField(help_text="Ten-thousandths of the limit.")
     # A limit that is changed is another promise: what was crossed of the old one is not yet of the new.
@@ -50,7 +52,7 @@ class Alert(models.Model):
         ordering = ["-at", "-threshold"]
         constraints = [
             models.UniqueConstraint(
-                fields=["budget", "period_start", "threshold", "limit"], name="one_alert_per_crossing"
+                fields=["budget", "period", "period_start", "threshold", "limit"], name="one_alert_per_crossing"
             ),
         ]
 

@@ -11,7 +11,7 @@ import typer
 
 from gpushopper.cli import bounds, keys, show, waiting
 from gpushopper.cli.api import Body, given
-from gpushopper.cli.failure import Failure, Interrupted, Misused
+from gpushopper.cli.failure import Failure, Interrupted, Misused, Refused
 from gpushopper.cli.terminal import Terminal
 
 
@@ -42,7 +42,13 @@ MACHINE, AGAIN = "The machine", "If an offer turns out unusable"
 OfferId = Annotated[str | None, _option("--offer-id", "-i", metavar="ID", help="This very offer of the menu.")]
 Hours = Annotated[float, typer.Option("--hours", "-t", metavar="HOURS", help="How long at most; 0.5 is half an hour.")]
 ConsumerId = Annotated[
-    str | None, _option("--consumer-id", "-c", metavar="NAME", help="For whom. Only an operator's key needs it.")
+    str | None,
+    _option(
+        "--consumer-id",
+        "-c",
+        metavar="NAME",
+        help="For whom. Only an operator's key needs it; a new name enrols a consumer.",
+    ),
 ]
 Wait = Annotated[bool, _option("--wait", "-w", help="Return when it runs, or when it is clear that it will not.")]
 SaveKey = Annotated[
@@ -137,7 +143,10 @@ def provision(
             "retry_scope": retry_scope.value if retry_scope else None,
         }
     )  # fmt: skip
+    is_new = consumer_id is not None and _is_new(terminal, consumer_id)
     answer = _rent(terminal, wish)
+    if is_new:
+        terminal.say(f"{consumer_id} is a new consumer, enrolled by this wish. If that is a slip, end the session.")
     _keep_key(terminal, answer, save_key, overwrite=overwrite)
     if wait:
         answer["session"] = waiting.until_usable(terminal, answer["session"])
@@ -145,6 +154,15 @@ def provision(
     terminal.answer(answer, show.session(session, terminal.api.now), show.note(_next_step(session)))
     if wait:
         check_usable(session)
+
+
+def _is_new(terminal: Terminal, consumer: str) -> bool:
+    """Nobody has this name yet. An operator's wish enrols whomever it names, a slip of the fingers too."""
+    try:
+        terminal.api.get("/costs/summary", consumer_id=consumer)
+    except Refused as refusal:
+        return refusal.status == 400
+    return False
 
 
 def _rent(terminal: Terminal, wish: Mapping[str, Any]) -> Body:

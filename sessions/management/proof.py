@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from django.conf import settings
+from django.core.management.base import CommandError
 from django.db.models import Q
 
 from providers import clock, registry
+from rest.admin import counted
 from sessions import lives, machines, reconcile
 from sessions.lifecycle import OVER, State
 from sessions.models import Account, Instance, Session
@@ -80,7 +83,8 @@ def _machines(rows: Iterable[Instance], now: datetime) -> Iterable[str]:
             sight = f"its account can't be seen: {account.error}"
         else:
             sight = f"last listed {distance(row.seen_at, now)}" if row.seen_at else "not seen in a listing"
-        yield f"machine {row.machine_id or '(id not known yet)'} at {row.provider}: asked {row.asks} times, {sight}"
+        name = row.machine_id or "(id not known yet)"
+        yield f"machine {name} at {row.provider}: asked {counted(row.asks, 'time')}, {sight}"
 
 
 def answer(question: str) -> str:
@@ -89,3 +93,15 @@ def answer(question: str) -> str:
         return input(question).strip()
     except EOFError:
         return ""
+
+
+def no_provider() -> CommandError:
+    """No account can be seen from here, which is not the same as an empty one."""
+    if settings.SANDBOX:
+        why = (
+            "No provider key is set, and the built-in sandbox is there only while the service runs: start it "
+            f"(`make run`) on this data folder, {settings.DATA_DIR}, or set DATA_DIR to the one it runs on."
+        )
+    else:
+        why = "No provider is configured, so no account can be seen. Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN."
+    return CommandError(why, returncode=NOT_SEEN)

@@ -118,8 +118,13 @@ def test_another_consumers_name_is_not_authorised(gpu_shopper: GpuShopper) -> No
 def test_an_operator_rents_for_somebody(gpu_shopper: GpuShopper) -> None:
     key = new_key("ops", operator=True)
     assert gpu_shopper("provision", "-i", "fake-1", "--api-key", key).code == 1, "it has to say for whom"
-    assert gpu_shopper("provision", "-i", "fake-1", "-c", "bob", "--api-key", key).code == 0
+    first = gpu_shopper("provision", "-i", "fake-1", "-c", "bob", "--api-key", key)
+    assert first.code == 0
     assert only_session().consumer == "bob"
+    assert "bob is a new consumer" in first.err and "bob is a new consumer" not in first.out
+    again = gpu_shopper("provision", "-i", "fake-2", "-c", "bob", "--api-key", key)
+    assert again.code == 0
+    assert "new consumer" not in again.err
 
 
 def test_a_lost_answer_rents_one_machine(gpu_shopper: GpuShopper, service: World, provider: FakeProvider) -> None:

@@ -462,6 +462,20 @@ def test_another_limit_is_another_promise(virtual: FakeClock, monkeypatch: pytes
     ]  # fmt: skip
 
 
+def test_another_period_is_another_promise_on_the_first_of_a_month_too(
+    virtual: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    virtual.instant = datetime(2026, 2, 1, 9, tzinfo=UTC)
+    row = budget(10 * USD, period=Period.DAILY)
+    spent_is(monkeypatch, 6 * USD)
+    budgets.watch(virtual.now())
+    row.period = Period.MONTHLY
+    budgets.write(row, virtual.now())
+    budgets.watch(virtual.now())
+    of_the_first = row.alerts.filter(period_start=datetime(2026, 2, 1, tzinfo=UTC))
+    assert sorted(of_the_first.values_list("period", "threshold")) == [("daily", 5000), ("monthly", 5000)]
+
+
 def test_a_crossing_just_before_midnight_is_told_after_it(virtual: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     row = budget(10 * USD, period=Period.DAILY)
     midnight = datetime(2026, 1, 30, tzinfo=UTC)

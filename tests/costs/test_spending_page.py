@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rest_framework.test import APIClient
 
 from costs import budgets, ledger
 from costs.days import Days, month_of
@@ -22,7 +23,8 @@ from costs.ledger import Which
 from costs.models import Bill, BilledCharge, Budget, UsageInterval
 from gpushopper.models import Consumer
 from providers.base import PriceParts
-from sessions.lifecycle import Status
+from sessions.lifecycle import State, Status
+from sessions.models import Instance
 from tests.costs.usage import used
 from tests.fakes import NOON, FakeClock
 
@@ -127,6 +129,22 @@ def test_what_runs_burns_and_is_foretold(staff: Client, now: datetime) -> None:
     assert f"{MONTH.first:%B %Y} $0.3960" in page
     assert "Forecast $1.58 $1.19 more, if what lives runs until its deadline" in page
     assert "Consumer Burns Still to come alice $0.3960/h $1.19" in page
+
+
+def test_an_adopted_machine_that_is_kept_is_foretold_as_nobodys(
+    staff: Client, operator: APIClient, alice: APIClient, now: datetime
+) -> None:
+    row = used(now - HOUR, None, consumer="")
+    Instance.objects.filter(pk=row.pk).update(state=State.RUNNING, deadline=now + 3 * HOUR)
+    page = texts(shown(staff))
+    assert "Forecast $1.58 $1.19 more, if what lives runs until its deadline" in page
+    assert "Consumer Burns Still to come nobody $0.3960/h $1.19" in page
+    assert "Provider Burns Still to come fake $0.3960/h $1.19" in texts(shown(staff, by="provider"))
+    assert operator.get("/api/v1/costs/summary").json()["forecast"] == 1.584
+    assert operator.get("/api/v1/costs/summary?provider=fake").json()["forecast"] == 1.584
+    assert alice.get("/api/v1/costs/summary").json()["forecast"] == 0
+    Instance.objects.update(state=State.DESTROYING)
+    assert "Forecast $0.3960 $0.00 more" in texts(shown(staff)), "what is ending is not foretold"
 
 
 def test_a_month_that_is_over_has_no_forecast(staff: Client, now: datetime) -> None:

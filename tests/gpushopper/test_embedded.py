@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from gpushopper import embedded
+from gpushopper import embedded, stand_ins
 
 BASE = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds that a test waits at most for an event
@@ -36,9 +36,17 @@ class Running:
             "SECRET_KEY": "", "FIELD_ENCRYPTION_KEYS": "", "TAG_KEY": "", "DEPLOYMENT_ID": "",
             "VASTAI_API_KEY": "no-such-key", "VASTAI_BASE_URL": "http://127.0.0.1:1", **more,
         }  # fmt: skip
+        self.environ = environ
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "run"], cwd=BASE, env=environ, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another `manage.py` beside it, in the same surroundings."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *words], cwd=BASE, env=self.environ, text=True, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
     def get(self, path: str) -> requests.Response | None:
@@ -101,6 +109,20 @@ def test_it_gets_ready_says_where_it_is_and_stops_when_told(run: Run) -> None:
     assert "create_consumer" in out
     assert "Traceback" not in err
     assert "every session goes on" in err
+
+
+def test_commands_beside_it_see_its_sandbox_and_after_its_end_say_that_it_is_gone(run: Run, tmp_path: Path) -> None:
+    service = run(VASTAI_API_KEY="", VASTAI_BASE_URL="")
+    service.ready()
+    while_it_runs = service.command("cleanup_orphans")
+    assert while_it_runs.returncode == 0, while_it_runs.stderr
+    assert "vastai: 0 machines listed" in while_it_runs.stdout
+    service.end()
+    assert not (tmp_path / stand_ins.FILE_NAME).exists()
+    afterwards = service.command("cleanup_orphans")
+    assert afterwards.returncode == 4
+    assert "only while the service runs" in afterwards.stderr
+    assert "Traceback" not in afterwards.stderr
 
 
 def test_a_second_service_on_the_same_data_says_so_and_harms_nothing(run: Run) -> None:

@@ -62,6 +62,14 @@ def test_hours_are_a_number_or_a_duration() -> None:
     assert [env.hours(name, 12, most=720) for name in "ABC"] == [timedelta(hours=h) for h in (6, 1.5, 0.5)]
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "5x", "90000", "721", "31d", "nan", "1,5"])
+def test_bad_hours_are_told_their_unit(text: str) -> None:
+    env = Environment({"A": text})
+    assert env.hours("A", 12, most=720) == timedelta(hours=12)
+    assert env.problems["A"].startswith("write a number of hours such as 12 or 1.5, or a duration with its unit")
+    assert "720 hours" in env.problems["A"] and text in env.problems["A"]
+
+
 def test_a_url_with_a_bad_port_is_named_without_its_password() -> None:
     env = Environment({"DATABASE_URL": "postgres://user:hunter2/x@host/name"})
     assert env.url("DATABASE_URL", "postgres") == ""
@@ -204,6 +212,20 @@ def test_each_bad_value_is_named_and_servers_refuse_it(tmp_path: Path) -> None:
     served = checked("-c", "import gpushopper.wsgi", DATA_DIR=str(tmp_path), SERVER_PORT="http")
     assert served.returncode != 0
     assert "SERVER_PORT" in served.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "run", "doctor"])
+@pytest.mark.parametrize("name", ["DATA_DIR", "DATABASE_PATH", "LOG_LEVEL"])
+def test_where_there_is_no_going_on_a_command_says_one_sentence(tmp_path: Path, command: str, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    values = {"DATA_DIR": str(tmp_path), name: "loud" if name == "LOG_LEVEL" else str(tmp_path / "file" / "x" / "y")}
+    told = checked("manage.py", command, **values)
+    assert told.returncode == 1
+    assert f"{name}:" in told.stderr
+    assert "Traceback" not in told.stderr
+    if name != "LOG_LEVEL":
+        assert "can't be used (Not a directory)" in told.stderr
+        assert len(told.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", [",", "new-and-long-enough,", "short"])

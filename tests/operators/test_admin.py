@@ -10,12 +10,14 @@ from typing import Any, get_args
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from rest_framework.test import APIClient
 
-from costs.models import Balance, Bill, BilledCharge, Budget, Spending
+from costs.models import Alert, Balance, Bill, BilledCharge, Budget, Spending
 from gpushopper import alarms
 from gpushopper.models import Alarm, ApiKey, Consumer, Pace, make_key
 from providers import registry, tag
@@ -166,6 +168,38 @@ def test_a_page_of_many_sessions_asks_no_question_for_each(
         one.save(force_insert=True)
     with django_assert_max_num_queries(20):
         assert root.get(url(Session, "changelist")).status_code == 200
+
+
+def test_a_page_of_many_budgets_asks_no_question_for_each(
+    root: Client, running: dict[str, Any], django_assert_num_queries: Any
+) -> None:
+    def budgets_of(*consumers: str) -> list[Budget]:
+        return [Budget.objects.create(consumer=name, period="daily", limit=5_000_000) for name in consumers]
+
+    budgets_of("alice")
+    root.get(url(Budget, "changelist"))
+    with CaptureQueriesContext(connection) as of_one:
+        assert "$5.00" in root.get(url(Budget, "changelist")).content.decode()
+    budgets_of(*(f"c{number}" for number in range(30)))
+    with django_assert_num_queries(len(of_one)):
+        assert "c29" in root.get(url(Budget, "changelist")).content.decode()
+
+
+def test_a_page_of_many_alerts_asks_no_question_for_each(root: Client, django_assert_max_num_queries: Any) -> None:
+    for number in range(20):
+        budget = Budget.objects.create(consumer=f"c{number}", period="daily", limit=5_000_000)
+        Alert.objects.create(budget=budget, period=budget.period, period_start=NOON, threshold=5000, limit=5_000_000,
+                             spent=1, at=NOON)  # fmt: skip
+    with django_assert_max_num_queries(15):
+        assert "c19" in root.get(url(Alert, "changelist")).content.decode()
+
+
+def test_what_is_not_so_is_not_shown_as_wrong(root: Client, running: dict[str, Any]) -> None:
+    page = root.get(url(Account, "change", Account.objects.get().pk)).content.decode()
+    assert "accepted" in page and "close_small" not in page
+    Account.objects.update(unauthorized=True)
+    assert "rejected" in root.get(url(Account, "change", Account.objects.get().pk)).content.decode()
+    assert "close_small" not in root.get(url(Session, "change", running["id"])).content.decode()
 
 
 def test_without_javascript_the_page_is_not_hidden(root: Client) -> None:

@@ -126,7 +126,7 @@ def test_a_healthy_service_passes_through_a_whole_life(
         assert wrong(virtual) == [], f"after {second} s"
     ran = run("audit")
     assert ran.code == 0
-    assert "listed: 1 machines, 0 ours, 1 foreign" in ran.out
+    assert "listed: 1 machine, 0 ours, 1 foreign" in ran.out
     assert not [record for record in caplog.records if "AUDIT" in record.getMessage()]
 
 
@@ -137,11 +137,12 @@ def test_a_silent_service_is_wrong(running: dict[str, Any], virtual: FakeClock) 
     virtual.advance(60)
     Heartbeat.objects.filter(name="guardian").update(at=virtual.now())
     assert wrong(virtual) == [], "the guardian keeps the promises"
-    assert any("The guardian does their work" in what for what in odd(virtual))
+    virtual.advance(240)
+    assert any("The guardian does their work (last sign of life 4 min ago)" in what for what in odd(virtual))
     virtual.advance(600)
     found = wrong(virtual)
-    assert any("Nobody is at work" in what for what in found)
-    assert any("are due and nobody takes them" in what for what in found)
+    assert any("Nobody is at work" in what and "(last sign of life 14 min ago)" in what for what in found)
+    assert any("Due and taken by nobody: 1 machine, the oldest for" in what for what in found)
 
 
 def test_a_blind_service_is_wrong(running: dict[str, Any], virtual: FakeClock) -> None:

@@ -125,6 +125,35 @@ def test_one_wrong_id_among_right_ones_ends_nothing(running: dict[str, Any]) -> 
     assert Session.objects.get().status == "running"
 
 
+@pytest.mark.parametrize("shown_as", [lambda pk: pk[:8], lambda pk: pk[:13], lambda pk: pk.replace("-", "").upper()])
+def test_the_first_characters_of_an_id_are_enough(running: dict[str, Any], shown_as: Callable[[str], str]) -> None:
+    name = shown_as(running["id"])
+    assert run("extend_session", name, "--hours", "1").code == 0
+    assert run("teardown", name, running["id"], "--yes").code == 0
+    assert Session.objects.get().status == "stopped"
+
+
+def test_the_beginning_of_two_ids_names_both_and_ends_none(running: dict[str, Any]) -> None:
+    twin = Session.objects.get()
+    twin.pk = uuid.UUID(running["id"][:8] + "-0000-4000-8000-000000000000")
+    twin.offer_id = "another"
+    twin.save(force_insert=True)
+    for command in (("teardown", "--yes"), ("extend_session", "--hours=1")):
+        ran = run(*command, running["id"][:8])
+        assert ran.code == 1
+        assert f"2 sessions begin with {running['id'][:8]}" in ran.err
+        assert running["id"] in ran.err and str(twin.pk) in ran.err
+    assert {one.status for one in Session.objects.all()} == {"running"}
+    assert not Event.objects.filter(kind="session_extended").exists()
+
+
+def test_a_beginning_that_is_too_short_is_no_name(running: dict[str, Any]) -> None:
+    ran = run("teardown", running["id"][:7], "--yes")
+    assert ran.code == 1
+    assert "nor its first 8 characters" in ran.err
+    assert "Nothing was ended" in ran.err
+
+
 def test_teardown_of_what_is_over_says_so(running: dict[str, Any]) -> None:
     run("teardown", running["id"], "--yes")
     again = run("teardown", running["id"])
@@ -353,11 +382,22 @@ def test_an_account_that_goes_blind_after_the_question_loses_nothing(provider: F
     assert provider.count("destroy") == 0
 
 
-def test_no_provider_is_not_no_orphans(db: None) -> None:
+def test_no_provider_is_not_no_orphans(db: None, settings: Any) -> None:
     registry.use({})
+    settings.SANDBOX = False
     ran = run("cleanup_orphans")
     assert ran.code == 4
     assert "No provider is configured" in ran.err
+
+
+@pytest.mark.parametrize("command", ["cleanup_orphans", "reconcile", "import_charges"])
+def test_without_the_running_sandbox_a_command_says_where_it_would_be(command: str, db: None, settings: Any) -> None:
+    registry.use({})
+    settings.SANDBOX = True
+    ran = run(command)
+    assert ran.code == 4
+    assert "the built-in sandbox is there only while the service runs" in ran.err
+    assert str(settings.DATA_DIR) in ran.err
 
 
 def test_an_unknown_provider_is_refused(provider: FakeProvider) -> None:
@@ -384,6 +424,24 @@ def test_a_restored_database_is_recognised_before_anything_is_destroyed(provider
     assert ran.code == 1
     assert "That is what a lost or restored database looks like" in ran.out
     assert len(provider.listed) == 5
+
+
+def test_with_the_brake_on_the_dry_run_says_that_they_may_be_in_use(
+    provider: FakeProvider, types: Types, virtual: FakeClock
+) -> None:
+    for letter in "abcde":
+        orphan(provider, nonce=f"abcdefghijklmno{letter}")
+    run("reconcile")
+    virtual.advance(121)
+    run("reconcile")
+    ran = run("cleanup_orphans")
+    assert "fake: the brake is on, since machines of ours had no session." in ran.out
+    assert "people's live machines" in ran.out
+    assert "5 orphans. A dry run" in ran.err
+    types("no")
+    asked = run("cleanup_orphans", "--execute").out
+    assert asked.count("people's live machines") == 1
+    assert "have no row at all" not in asked
 
 
 def test_a_machine_on_its_way_out_is_shown_and_left_to_it(running: dict[str, Any], provider: FakeProvider) -> None:
@@ -467,7 +525,7 @@ def test_reconcile_lists_and_tells(running: dict[str, Any], provider: FakeProvid
     provider.add("my training box")
     ran = run("reconcile")
     assert ran.code == 0
-    assert "fake: 2 machines: 1 ours, 1 foreign" in ran.out
+    assert "fake: 2 machines: 1 ours, 0 with our label and no row yet, 1 foreign" in ran.out
 
 
 def test_reconcile_of_a_silent_account_is_no_success(running: dict[str, Any], provider: FakeProvider) -> None:
@@ -480,7 +538,7 @@ def test_reconcile_of_a_silent_account_is_no_success(running: dict[str, Any], pr
 
 def test_reconcile_destroys_nothing_itself(provider: FakeProvider, virtual: FakeClock) -> None:
     orphan(provider)
-    run("reconcile")
+    assert "fake: 1 machine: 0 ours, 1 with our label and no row yet, 0 foreign" in run("reconcile").out
     virtual.advance(121)
     ran = run("reconcile")
     assert "1 adopted" in ran.out

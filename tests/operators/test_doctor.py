@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def well(virtual: FakeClock, provider: FakeProvider, alice: Any, settings: Any) -> FakeProvider:
     """A service in which nothing is wrong."""
-    settings.SETTING_PROBLEMS, settings.PROVIDER_ENV = {}, {}
+    settings.SETTING_PROBLEMS, settings.PROVIDER_ENV, settings.SANDBOX = {}, {}, False
     for name in ("beat", "guardian"):
         Heartbeat.objects.create(name=name, at=NOON)
     Account.objects.create(provider="fake", looked_at=NOON)
@@ -42,6 +42,7 @@ def test_a_healthy_service_passes(well: FakeProvider) -> None:
     assert ran.code == 0, ran
     assert "FAIL" not in ran.out
     assert "warn" not in ran.out
+    assert "heartbeat of beat and workers, now" in ran.out
     assert "fake: answers and takes our key, account acc1, balance 50.00 USD" in ran.out
     assert "clock, within 30 s of fake's" in ran.out
     assert "1 live API key\n" in ran.out
@@ -157,7 +158,7 @@ def test_a_newcomer_is_told_how_to_go_on(virtual: FakeClock, db: None, settings:
     ran = run("doctor")
     assert "no API key yet" in ran.out
     assert "create_consumer NAME" in ran.out
-    assert "the sandbox is used" in ran.out
+    assert "the sandbox is used, and lives in `make run`" in ran.out
 
 
 def test_bad_settings_and_keys_are_named_and_never_shown(well: FakeProvider, settings: Any) -> None:

@@ -37,9 +37,12 @@ class Command(BaseCommand):
         if options["csv"]:
             self.stdout.write(text_of(report.sessions_table(found)), ending="")
             return
+        self.stdout.write(f"{found.days.first} to {found.days.last}, USD\n")
         self._show(found)
         for line in found.providers:
-            self.stdout.write(f"{line.provider}: {_basis(line)}")
+            self.stdout.write(
+                f"{line.provider}: {_basis(line) if _has_any(line) else 'nothing counted, nothing charged'}"
+            )
             if line.read_at:
                 self.stdout.write(f"  the bill was read {distance(line.read_at, now)}")
             if line.error:
@@ -48,9 +51,12 @@ class Command(BaseCommand):
             self.stdout.write(self.style.WARNING(f"{unexplained.what} {unexplained.advice}"))
 
     def _show(self, found: Report) -> None:
-        self.stdout.write(f"{found.days.first} to {found.days.last}, USD\n")
         lines = [HEADINGS, *(_session(line) for line in found.sessions)]
-        lines += [("", "", f"all of {line.provider}", *_money(line.money)) for line in found.providers]
+        lines += [
+            ("", "", f"all of {line.provider}", *_money(line.money)) for line in found.providers if _has_any(line)
+        ]
+        if len(lines) == 1:
+            return
         widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
         for line in lines:
             self.stdout.write(_aligned(line, widths))
@@ -79,6 +85,11 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
     cells = [cell.ljust(width) if column < 3 else cell.rjust(width)
              for column, (cell, width) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
     return "  ".join(cells).rstrip()
+
+
+def _has_any(line: ProviderLine) -> bool:
+    """Something was counted or charged, or its account has lost something."""
+    return bool(line.estimated or line.money.billed or line.network or line.unexplained or line.others)
 
 
 def _basis(line: ProviderLine) -> str:

@@ -13,6 +13,7 @@ from costs.days import day_of
 from providers import clock, registry
 from providers.base import Provider, ProviderError
 from providers.money import written
+from rest.admin import counted
 from sessions.management import proof
 
 
@@ -46,7 +47,7 @@ class Command(BaseCommand):
             self.stderr.write(f"{provider.name}: {error}")
             return False
         self.stdout.write(
-            f"{provider.name}: {found.lines} charges from {found.days.first} to {found.days.last}, "
+            f"{provider.name}: {counted(found.lines, 'charge')} from {found.days.first} to {found.days.last}, "
             f"{written(found.amount)} USD"
         )
         return True
@@ -55,8 +56,7 @@ class Command(BaseCommand):
 def _providers(only: str | None) -> dict[str, Provider]:
     enabled = dict(registry.all())
     if not enabled:
-        raise CommandError("No provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN.",
-                           returncode=proof.NOT_SEEN)  # fmt: skip
+        raise proof.no_provider()
     if only and only not in enabled:
         raise CommandError(f"No such provider: {only}. Configured: {', '.join(sorted(enabled))}.")
     return {name: enabled[name] for name in ([only] if only else sorted(enabled))}

@@ -75,7 +75,10 @@ def _settings() -> Iterator[Finding]:
 
 def _engines(now: datetime) -> Iterator[Finding]:
     advice = "Start the service: `make run`, or in production the worker and beat containers."
-    yield _verdict(signals.lifecycle(now), "heartbeat of beat and workers", advice)
+    ticked = Heartbeat.objects.filter(name="beat").values_list("at", flat=True).first()
+    age = f", {distance(ticked, now)}" if ticked else ""
+    told = signals.lifecycle(now)
+    yield _verdict(told, f"heartbeat of beat and workers{age if told == signals.OK else ''}", advice)
     if not settings.GUARDIAN:
         yield DOUBTFUL, "the guardian is switched off", "GUARDIAN=true keeps a second engine behind beat and workers."
         return
@@ -102,10 +105,20 @@ def _provider_keys() -> Iterator[Finding]:
             f"provider {name}: {problem}",
             "Mend its key or address in the environment; it is left out until then.",
         )
-    if not registry.all():
-        what = "the sandbox is used" if settings.SANDBOX else "nothing can be rented"
-        yield DOUBTFUL, f"no provider key is set: {what}", \
-            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real."  # fmt: skip
+    if settings.SANDBOX:
+        yield (
+            DOUBTFUL,
+            f"no provider key is set: {_sandbox()}",
+            "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN to rent for real.",
+        )
+    elif not registry.all():
+        yield DOUBTFUL, "no provider key is set: nothing can be rented", "Set VASTAI_API_KEY or TENSORDOCK_API_TOKEN."
+
+
+def _sandbox() -> str:
+    if registry.all():
+        return "the sandbox is used"
+    return f"the sandbox is used, and lives in `make run`, which does not run on {settings.DATA_DIR}"
 
 
 def _reach(provider: Provider) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from providers import clock, registry, tag
 from providers.base import Machine, Provider, ProviderError
 from providers.tag import Ownership
+from rest.admin import counted
 from sessions import reconcile
 from sessions.lifecycle import ALIVE, State
 from sessions.management import proof
@@ -22,6 +23,10 @@ from sessions.next_step import distance
 
 ACTOR = "manage.py cleanup_orphans"
 ORPHAN, LEAVING, SUSPECT = "orphan", "leaving", "suspect"
+MAYBE_IN_USE = (
+    "That is what a lost or restored database looks like, and then these may be people's live machines. Each ends by "
+    "itself at the deadline in its label."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +87,26 @@ class Command(BaseCommand):
             machine = finding.machine
             self.stdout.write(f"{name:<12} {machine.id:<20} {finding.verdict:<8} {machine.label or '-'}  {finding.why}")
         others = survey.listed - len(survey.findings)
-        self.stdout.write(f"{name}: {survey.listed} machines listed, {len(survey.orphans)} of them orphans; "
-                          f"{others} have a live session or are not ours.")  # fmt: skip
+        orphans = counted(len(survey.orphans), "orphan")
+        self.stdout.write(f"{name}: {counted(survey.listed, 'machine')} listed: {orphans}, {others} with a live "
+                          "session or not ours.")  # fmt: skip
+        if survey.orphans and _is_braked(name):
+            why = "the brake is on, since machines of ours had no session."
+            self.stdout.write(self.style.WARNING(f"{name}: {why} {MAYBE_IN_USE}"))
         return survey
 
     def _conclude(self, left: int, blind: list[str], execute: bool) -> None:
         if blind:
-            more = f" {left} orphans are left elsewhere." if left else ""
+            more = f" Left elsewhere: {counted(left, 'orphan')}." if left else ""
             raise CommandError(f"Not seen completely: {', '.join(blind)}. Nothing was concluded about it.{more} "
                                "Try again when it answers; `manage.py doctor` says more.",
                                returncode=proof.NOT_SEEN)  # fmt: skip
         if left and not execute:
-            raise CommandError(f"{left} orphans. A dry run: nothing was touched; --execute destroys them.",
+            raise CommandError(f"{counted(left, 'orphan')}. A dry run: nothing was touched; --execute destroys.",
                                returncode=proof.STILL_THERE)  # fmt: skip
         if left:
-            raise CommandError(f"{left} orphans are not proven gone, and maybe billing. The service asks for them "
-                               "until they are; if it is down, start it or run this again.",
+            raise CommandError(f"Not proven gone, and maybe billing: {counted(left, 'orphan')}. The service goes on "
+                               "asking until nothing is left; if it is down, start it or run this again.",
                                returncode=proof.STILL_THERE)  # fmt: skip
         self.stdout.write(self.style.SUCCESS("No orphans are left." if execute else "No orphans."))
 
@@ -135,22 +144,21 @@ class Command(BaseCommand):
 
     def _confirm(self, name: str, orphans: list[Finding]) -> None:
         rowless = sum(finding.rowless for finding in orphans)
-        braked = Account.objects.filter(provider=name).exclude(brake="").exists()
-        if rowless > reconcile.AMNESIA_ABOVE or braked:
-            self.stdout.write(self.style.WARNING(
-                f"{rowless} of them have no row at all. That is what a lost or restored database looks like, and then "
-                "these may be people's live machines. Each ends by itself at the deadline in its label."
-            ))  # fmt: skip
+        if rowless > reconcile.AMNESIA_ABOVE and not _is_braked(name):  # With the brake on it was said above.
+            self.stdout.write(self.style.WARNING(f"{rowless} of them have no row at all. {MAYBE_IN_USE}"))
         phrase = f"destroy {len(orphans)}"
         if proof.answer(f"{name}: type '{phrase}' to go on: ") != phrase:
             raise CommandError("Nothing was destroyed. (--force does not ask.)")
 
 
+def _is_braked(name: str) -> bool:
+    return Account.objects.filter(provider=name).exclude(brake="").exists()
+
+
 def _providers(only: str | None) -> dict[str, Provider]:
     enabled = registry.all()
     if not enabled:
-        raise CommandError("No provider is configured, so no account can be seen. Set VASTAI_API_KEY or "
-                           "TENSORDOCK_API_TOKEN.", returncode=proof.NOT_SEEN)  # fmt: skip
+        raise proof.no_provider()
     if only and only not in enabled:
         raise CommandError(f"No such provider: {only}. Configured: {', '.join(sorted(enabled))}.")
     return {only: enabled[only]} if only else enabled
@@ -177,7 +185,7 @@ def _finding(machine: Machine, row: Instance | None, began: datetime) -> Finding
         return Finding(machine, ORPHAN, until) if kept else None
     if row is not None and row.state == State.DESTROYING:
         since = distance(row.state_since, clock.now())
-        return Finding(machine, LEAVING, f"on its way out, wished {since}, asked {row.asks} times")
+        return Finding(machine, LEAVING, f"on its way out, wished {since}, asked {counted(row.asks, 'time')}")
     if row is not None and row.ended_at is not None and row.ended_at >= began:
         return None  # Its absence was proven while we listed.
     reading = tag.read(machine.label, settings.DEPLOYMENT_ID, settings.TAG_KEYS)

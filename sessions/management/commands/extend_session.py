@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -13,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from providers import clock
 from rest.errors import Problem
 from sessions import controller
+from sessions.management import named
 from sessions.models import Session
 
 MOST = 744.0  # hours: a month
@@ -25,7 +25,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("session", metavar="ID")
+        parser.add_argument("session", metavar="ID", help=f"its id, or the first {named.SHORTEST} characters or more")
         parser.add_argument("--hours", type=float, required=True, help="hours to add")
         parser.add_argument("--override", action="store_true", help="beyond the hard maximum")
         parser.add_argument("--reason", default="", help="why; needed with --override")
@@ -36,23 +36,13 @@ class Command(BaseCommand):
             raise CommandError(f"--hours: more than 0 and at most {MOST:g}.")
         if options["override"] != bool(why):
             raise CommandError("--override and --reason go together: the reason is recorded with it.")
-        session = _session(options["session"])
+        session = named.session(options["session"])
         extended = _extend(session, timedelta(hours=hours), why)
         until = extended.expires_at
         told = (
             f"runs until {until:%Y-%m-%d %H:%M:%S} UTC" if until else f"will run {hours:g} h longer once it is launched"
         )
         self.stdout.write(self.style.SUCCESS(f"{extended.pk} of {extended.consumer} {told}."))
-
-
-def _session(text: str) -> Session:
-    try:
-        found = Session.objects.defer("onstart", "env").filter(pk=UUID(text)).first()
-    except ValueError as error:
-        raise CommandError(f"{text!r} is not a session's id.") from error
-    if found is None:
-        raise CommandError(f"No such session: {text}.")
-    return found
 
 
 def _extend(session: Session, span: timedelta, why: str) -> Session:

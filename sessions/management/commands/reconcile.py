@@ -8,9 +8,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from providers import registry
+from providers.tag import Ownership
+from rest.admin import counted
 from sessions import reconcile
 from sessions.management import proof
-from sessions.models import Account
+from sessions.models import Account, Stranger
 
 
 class Command(BaseCommand):
@@ -26,8 +28,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         enabled = sorted(registry.all())
         if not enabled:
-            raise CommandError("No provider is configured; set VASTAI_API_KEY or TENSORDOCK_API_TOKEN.",
-                               returncode=proof.NOT_SEEN)  # fmt: skip
+            raise proof.no_provider()
         only = options["provider"]
         if only and only not in enabled:
             raise CommandError(f"No such provider: {only}. Configured: {', '.join(enabled)}.")
@@ -44,9 +45,12 @@ class Command(BaseCommand):
         if not outcome.complete:
             self.stderr.write(f"{name}: {outcome.error}")
             return False
+        # Those that ORPHAN_GRACE_PERIOD has not passed for; the listing has left no others among the strangers.
+        unknown = Stranger.objects.filter(provider=name, ownership=Ownership.OURS).count()
         self.stdout.write(
-            f"{name}: {outcome.listed} machines: {outcome.ours} ours, {outcome.foreign} foreign, "
-            f"{outcome.suspect} with a damaged label, {len(outcome.adopted)} adopted, "
+            f"{name}: {counted(outcome.listed, 'machine')}: {outcome.ours} ours, "
+            f"{unknown} with our label and no row yet, {outcome.foreign} foreign, "
+            f"{outcome.suspect} with a damaged label; {len(outcome.adopted)} adopted, "
             f"{len(outcome.resurrected)} thought gone and listed again"
         )
         brake = Account.objects.get(provider=name).brake

@@ -9,9 +9,10 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError
 
 from providers import clock
+from rest.admin import counted
 from sessions import controller
 from sessions.lifecycle import LIVE, OVER, Reason, State
-from sessions.management import proof
+from sessions.management import named, proof
 from sessions.models import Instance, Session
 
 ACTOR = "manage.py teardown"
@@ -27,7 +28,12 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("sessions", nargs="*", metavar="SESSION", help="ids of sessions")
+        parser.add_argument(
+            "sessions",
+            nargs="*",
+            metavar="SESSION",
+            help=f"their ids, or the first {named.SHORTEST} characters or more of each",
+        )
         parser.add_argument("--all", action="store_true", help="every session that is not over, and adopted machines")
         parser.add_argument("--provider", help="only there (with --all)")
         parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -53,8 +59,8 @@ class Command(BaseCommand):
     def _confirm(self, live: list[Session], machines: list[Instance], options: dict[str, Any]) -> None:
         if options["yes"] or not (live or machines):
             return
-        self.stdout.write(f"{len(live)} live sessions and {len(machines)} adopted machines will be destroyed, "
-                          "with everything on their disks:")  # fmt: skip
+        self.stdout.write(f"{counted(len(live), 'live session')} and {counted(len(machines), 'adopted machine')} will "
+                          "be destroyed, with everything on their disks:")  # fmt: skip
         for session in live:
             self.stdout.write(f"  {session.pk}  {session.consumer}  {session.gpu_count} × {session.gpu_type} at "
                               f"{session.provider}, {session.status}")  # fmt: skip
@@ -108,18 +114,11 @@ def _checked(options: dict[str, Any]) -> None:
 
 
 def _named(ids: list[str]) -> list[Session]:
-    wanted = [_uuid(text) for text in ids]
-    found = {session.pk: session for session in Session.objects.filter(pk__in=wanted).defer("onstart", "env")}
-    if missing := [str(pk) for pk in wanted if pk not in found]:
-        raise CommandError(f"No such session: {', '.join(missing)}. Nothing was ended.")
-    return list(found.values())
-
-
-def _uuid(text: str) -> UUID:
     try:
-        return UUID(text)
-    except ValueError as error:
-        raise CommandError(f"{text!r} is not a session's id. Nothing was ended.") from error
+        found = [named.session(text) for text in ids]
+    except CommandError as error:
+        raise CommandError(f"{error}\nNothing was ended.") from error
+    return list({session.pk: session for session in found}.values())
 
 
 def _all(provider: str | None) -> list[Session]:
