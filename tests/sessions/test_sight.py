@@ -249,7 +249,7 @@ def test_what_is_hidden_on_one_channel_and_silent_on_the_other_is_asked_for_agai
     provider.destroy = deaf_at_first  # type: ignore[method-assign]
     provider.trouble["machine"] = [Unavailable("502")] * 10_000
     alice.delete(f"/api/v1/sessions/{session['id']}")
-    engine.run(3600)
+    engine.run(900)
     assert len(asked) > 1
     assert not provider.listed
 
