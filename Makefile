@@ -47,7 +47,7 @@ check: $(VENV)/dev.stamp ## format, lint, types, import rules, dependencies, mis
 bench: $(VENV)/dev.stamp ## the figures, as one JSON object
 	@$(BIN)/python -m tests.bench
 
-simulate: $(VENV)/dev.stamp ## a death at every boundary (FULL=1: of every life, with pauses, pairs and all weathers, MINUTES=n at most; HOURS=n or SEEDS=n: long random lives)
+simulate: $(VENV)/dev.stamp ## a death at every boundary (FULL=1: of every life, with pauses, and samples of pairs and all weathers, MINUTES=n at most; HOURS=n or SEEDS=n: long random lives)
 	@$(BIN)/python -m tests.simulation $(if $(or $(HOURS),$(SEEDS)),random $(if $(HOURS),--wall-hours $(HOURS)) $(if $(SEEDS),--number $(SEEDS)) $(if $(SEED),--seed $(SEED)),$(if $(FULL),full $(if $(MINUTES),--minutes $(MINUTES)),kill))
 
 sabotage: $(VENV)/dev.stamp ## make known mistakes one at a time; each has to be caught (ARGS=NAME ...)

@@ -60,14 +60,15 @@ def test_a_new_process_asks_whose_account_its_key_opens(
     assert Instance.objects.get().state == State.RUNNING, "what another account lists says nothing about it"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_id_in_another_account_is_another_machine(alice: APIClient, engine: Engine, provider: FakeProvider) -> None:
-    order(alice, reservation_hours=2)
+    order(alice, reservation_hours=0.25)
     engine.run(60)
     machine_id, _ = only(provider)
     other = OtherAccount(quotes=provider.menu)
     other.listed[machine_id] = Machine(id=machine_id, label="somebody's box", state=MachineState.UP)
     registry.use({"fake": other})
-    engine.run(3 * 3600)
+    engine.run(3600)
     assert other.listed
     assert other.count("destroy") == 0
 
@@ -75,13 +76,13 @@ def test_an_id_in_another_account_is_another_machine(alice: APIClient, engine: E
 def test_a_label_says_more_than_the_name_of_the_account(
     alice: APIClient, engine: Engine, provider: FakeProvider
 ) -> None:
-    session = order(alice, reservation_hours=3)
+    session = order(alice, reservation_hours=0.5)
     engine.run(60)
     provider.account = lambda: Identity(id="user:known by another name")  # type: ignore[method-assign]
-    engine.run(2 * 3600)
+    engine.run(1500)
     assert provider.count("destroy") == 0
     assert shown(alice, session)["status"] == "running"
-    engine.run(2 * 3600)
+    engine.run(600)
     assert not provider.listed, "and at its deadline it ends, under whatever name"
     assert shown(alice, session)["status"] == "stopped"
 
@@ -231,6 +232,7 @@ def test_the_brake_lands_after_a_slow_listing(
 # --- Ends that have to come all the same ----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_is_hidden_on_one_channel_and_silent_on_the_other_is_asked_for_again(
     alice: APIClient, engine: Engine, provider: FakeProvider
 ) -> None:
@@ -247,7 +249,7 @@ def test_what_is_hidden_on_one_channel_and_silent_on_the_other_is_asked_for_agai
     provider.destroy = deaf_at_first  # type: ignore[method-assign]
     provider.trouble["machine"] = [Unavailable("502")] * 10_000
     alice.delete(f"/api/v1/sessions/{session['id']}")
-    engine.run(3600)
+    engine.run(900)
     assert len(asked) > 1
     assert not provider.listed
 

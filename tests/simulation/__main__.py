@@ -125,13 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     sample.set_defaults(run=_sample)
     long = commands.add_parser("random", help="long lives by chance, from a seed on")
     long.add_argument("--number", type=int, default=20)
-    long.add_argument("--hours", type=float, default=24, help="of virtual time, each")
+    long.add_argument("--hours", type=float, default=48, help="of virtual time, each")
     long.add_argument("--seed", type=int, default=random.randrange(10**6))
     long.add_argument("--wall-hours", type=float, help="go on with new ones for so long")
     long.add_argument("--steps", type=_numbers, help="only these of its steps: 3,17,18")
     long.add_argument("--calm", action="store_true", help="no deaths, pauses and changes of workers")
     long.set_defaults(run=_random)
-    full = commands.add_parser("full", help="every death, pause and pair of all lives, and deaths in all weathers")
+    full = commands.add_parser(
+        "full", help="every death and pause of all lives; by sample, pairs, and deaths in all weathers"
+    )
     full.set_defaults(run=_full)
     for campaign in (kill, full):
         campaign.add_argument("--minutes", type=float, help="begin nothing new after so long; what was found counts")

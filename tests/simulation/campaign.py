@@ -417,13 +417,25 @@ def sampled_faults(number: int, seed: int, kills: int) -> list[Plan]:
     return plans
 
 
+PAIRS, IN_WEATHER = 12, 30
+
+
+def each(nth: int, first: int = 0) -> Callable[[int], bool]:
+    return lambda number: number % nth == first % nth
+
+
 def everything() -> list[Plan]:
-    """What takes hours: each life's deaths, pauses and pairs of deaths, and deaths in every weather."""
+    """What takes hours: a death and a pause at each boundary of each life; by sample, pairs and deaths in all weathers.
+
+    A pair begins at each `PAIRS`th boundary of each life. In the weathers, of which there are many, one dies at each
+    `IN_WEATHER`th; from where it is counted differs from one to the next, so that together they die everywhere.
+    """
     from tests.simulation.faults import FAULTS
 
     plans = every_life()
-    for how in ("kill", "pause", "pair"):
+    for how in ("kill", "pause"):
         plans += every_kill(main_only=False, how=how)
+    plans += every_kill(main_only=False, how="pair", at=each(PAIRS))
     for name in ("plain_life", "plain_life_at_tensordock", "expiry", "by_type_with_stale_offers"):
-        plans += [Plan(name, 0, fault, at=lambda number: number % 5 == 0) for fault in FAULTS]
+        plans += [Plan(name, 0, fault, at=each(IN_WEATHER, first)) for first, fault in enumerate(FAULTS)]
     return plans

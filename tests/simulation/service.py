@@ -20,6 +20,7 @@ from django.test import Client
 from greenlet import getcurrent, greenlet
 
 from costs import tasks as cost_tasks
+from costs.models import Budget
 from gpushopper.celery import app
 from inventory import refresh
 from inventory import tasks as inventory_tasks
@@ -32,7 +33,10 @@ from tests.simulation.stage import Stage
 
 # Longer than any step at one instant takes to come to rest.
 ROUNDS = 60
-LONGEST_SLEEP = timedelta(seconds=60)
+# What is in no row's `due_at`: budgets, which are looked at in each round. Without any, only alarms are looked at less
+# often, and no step depends on those.
+LONGEST_SLEEP = timedelta(minutes=5)
+LONGEST_SLEEP_WITH_BUDGETS = timedelta(seconds=60)
 COST_TICK = timedelta(seconds=15)
 # Whose rows are due at their `due_at`.
 QUEUES = (Account, Session, Instance)
@@ -210,13 +214,14 @@ class Service:
     # --- Time -----------------------------------------------------------------------------------------------------
 
     def next_moment(self) -> datetime:
-        """When something is due again, by the true clock; a minute from now at the latest."""
+        """When something is due again, by the true clock; some minutes from now at the latest."""
         if self.down_until is not None:
             return self.down_until
         clock = self.stage.clock
         moments = [clock.true(moment) for moment in _due_after(clock.now(), (*QUEUES, Source))]
         moments += [worker.resume_at for worker in self.asleep if worker.resume_at]
-        return min([*moments, clock.instant + LONGEST_SLEEP])
+        longest = LONGEST_SLEEP_WITH_BUDGETS if Budget.objects.exists() else LONGEST_SLEEP
+        return min([*moments, clock.instant + longest])
 
 
 def _due_after(now: datetime, models: Sequence[type[Model]]) -> list[datetime]:

@@ -54,6 +54,6 @@ def test_all_weathers_with_deaths_in_them() -> None:
 
 
 def test_long_lives_by_chance() -> None:
-    found = simulated("random", "--seed", "1", "--number", "2", "--hours", "1")
+    found = simulated("random", "--seed", "2", "--number", "2", "--hours", "6")
     assert_clean(found)
     assert found["kills"] > 0
