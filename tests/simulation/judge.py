@@ -17,7 +17,8 @@ from django.conf import settings
 
 from costs import ledger
 from costs.days import Days
-from costs.models import UsageInterval
+from costs.budgeting import OnLimit
+from costs.models import Budget, UsageInterval
 from providers import tag
 from providers.tag import Ownership
 from sessions import outlets
@@ -65,7 +66,8 @@ def judge(run: Run) -> Verdict:
         ends=dict(Counter(Instance.objects.exclude(end_reason="").values_list("end_reason", flat=True))),
     )
     checks = (
-        _rest, _orphans, _kills, _foreign, _one_machine, _proof, _moves, _calls, _costs, _days, _secrets, _answers,
+        _rest, _orphans, _kills, _foreign, _one_machine, _proof, _moves, _calls, _costs, _days, _budgets, _secrets,
+        _answers,
     )  # fmt: skip
     for check in checks:
         verdict.violations += [f"{check.__doc__}: {found}" for found in check(run, verdict)]
@@ -276,6 +278,19 @@ def _days(run: Run, verdict: Verdict) -> Iterator[str]:
         yield f"{by_day} grains on the days, {whole} in all"
 
 
+def _budgets(run: Run, verdict: Verdict) -> Iterator[str]:
+    """I8, what was rented under a budget stays within it"""
+    if run.restored:
+        return
+    for budget in Budget.objects.exclude(on_limit=OnLimit.ALERT):
+        held = Session.objects.filter(consumer=budget.consumer, created_at__gte=budget.created_at)
+        rows = list(Instance.objects.filter(session__in=held))
+        tags = {row.tag for row in rows}
+        billed = sum(run.world.bill(m.id) for m in run.world.machines.values() if m.sent_label in tags)
+        if billed > budget.limit + _unseen(run, rows):
+            yield f"{billed} micro-dollars were billed under a limit of {budget.limit}"
+
+
 # From the provider's end of a machine to the listing that lacks it: two looks while something is in flight.
 LOOKS = timedelta(seconds=10)
 
@@ -304,9 +319,9 @@ CANARIES = ("PRIVATE KEY", "sandbox-vastai-key", "sandbox-tensordock-token", "gs
 
 def _secrets(run: Run, verdict: Verdict) -> Iterator[str]:
     """I10, no secret is told"""
-    for message, data in Event.objects.values_list("message", "data"):
+    for message, said, data in Event.objects.values_list("message", "said", "data"):
         for canary in CANARIES:
-            if canary in message or canary in str(data):
+            if canary in message or canary in said or canary in str(data):
                 yield f"{canary} in {message!r}"
 
 

@@ -180,6 +180,27 @@ def a_budget_that_ends_what_runs() -> Story:
     yield from _ended_by_a_budget(90)
 
 
+# Enough for one short session at a time, with what it holds back for its end, and not for two.
+FOR_ONE = {"period": "total", "limit_usd": 0.07, "on_limit": "block"}
+
+
+@scenario(main=True)
+def a_budget_that_holds_one_at_a_time() -> Story:
+    """That none was spent beyond its limit, the judge checks in every life."""
+    yield Ask("POST", "/api/v1/budgets", FOR_ONE)
+    first = yield from rent(hours=0.03, name="a", wait=False)
+    second = yield from rent(hours=0.03, name="b", wait=False)
+    yield Do(lambda run: _one_was_refused(first, second))
+    yield Until(first, OVER)
+    third = yield from rent(hours=0.03, name="c", wait=False)
+    yield Until(third, OVER)
+
+
+def _one_was_refused(first: str, second: str) -> None:
+    assert first, "nothing was rented, though the budget has room for one"
+    assert not second, "two were rented, and the budget has room for one"
+
+
 # --- Time and money ---------------------------------------------------------------------------------------
 
 
