@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from costs import ledger
-from costs.days import Days
 from costs.budgeting import OnLimit
+from costs.days import Days
 from costs.models import Budget, UsageInterval
 from providers import tag
 from providers.tag import Ownership
