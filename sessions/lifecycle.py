@@ -559,7 +559,8 @@ def _ending(reason: Reason, attempts: Sequence[Attempt]) -> SessionAction:
 
 def _living(wish: Wish, attempts: Sequence[Attempt]) -> SessionAction:
     last = attempts[-1]
-    if last.state is State.RUNNING and wish.status is not Status.RUNNING:
+    # Pending, with a machine, is how it looks to a step that slept on its claim; somebody else hands it over.
+    if last.state is State.RUNNING and wish.status is Status.PROVISIONING:
         return HandOver()
     if last.state in ALIVE:
         return Wait(own_end(wish.expires_at))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Max
 
 from inventory import menu
 from inventory.models import Offer
@@ -154,7 +155,7 @@ def _insert_attempt(session: Session, offer: Offer, now: datetime) -> None:
             price=session.price,
             price_parts=parts_json(parts),
             max_price=most(session),
-            created_at=now,
+            created_at=_later_than(session, now),
             state_since=now,
             due_at=now,
             deadline=expires,
@@ -166,6 +167,12 @@ def _insert_attempt(session: Session, offer: Offer, now: datetime) -> None:
              session=session, instance=row, offer_id=offer.pk)  # fmt: skip
         wake.instance(row.pk, ending=False)
         look_soon(offer.provider, now)
+
+
+def _later_than(session: Session, now: datetime) -> datetime:
+    """Attempts are told apart by when they began; the clock may show the same for two of them."""
+    last = session.instances.aggregate(last=Max("created_at"))["last"]
+    return now if last is None else max(now, last + timedelta(microseconds=1))
 
 
 # Prices drift between the menu and the machine. This much is taken, and is what budgets set aside on top.

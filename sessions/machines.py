@@ -151,6 +151,7 @@ def _launch(row: Instance, action: lifecycle.Launch, provider: Provider, now: da
         if not write(row, launched_at=now):
             return
         tell("create_sent", f"{row.provider} is asked for {row.gpu_type}.", now, instance=row, tag=row.tag)
+    asked_at = clock.now()  # This worker may have slept since it wrote; the bill begins with the call.
     try:
         machine_id = provider.create(spec)
     except Refused as refused:
@@ -167,7 +168,7 @@ def _launch(row: Instance, action: lifecycle.Launch, provider: Provider, now: da
         look_again(row, now + IN_FLIGHT_LOOK)
     else:
         _told(row, "create_answered", f"{row.provider} answered with machine {machine_id}.", now)
-        learn_machine_id(row, machine_id, account_id(row.provider), now)
+        learn_machine_id(row, machine_id, account_id(row.provider), asked_at, began_at=asked_at)
         move(row, State.BOOTING, now, "The provider says that it is being made.")
 
 

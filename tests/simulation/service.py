@@ -51,6 +51,7 @@ class Worker:
     """A step under way, left at a boundary."""
 
     body: greenlet
+    claims: bool = False  # a row is in its hands; not so in a tick or a request
     resume_at: datetime | None = None  # None: as soon as it is its turn
 
 
@@ -67,6 +68,7 @@ class Service:
     pauses: int = 0  # each may leave one account unread until its claim has run out
     asleep: list[Worker] = field(default_factory=list)
     graves: list[greenlet] = field(default_factory=list)
+    at_work: Worker | None = None
     _costs_at: datetime | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +125,7 @@ class Service:
             free = len(ready) < self.workers
             if self.stage.messages and free and (not ready or self.chance is None or self.chance.random() < 0.5):
                 task, argument, _ = self.stage.messages.pop(0)
-                self._work(lambda task=task, argument=argument: app.tasks[task](argument))  # type: ignore[misc]
+                self._work(lambda task=task, argument=argument: app.tasks[task](argument), claims=True)  # type: ignore[misc]
             elif ready:
                 self._resume(self.chance.choice(ready) if self.chance else ready[0])
             else:
@@ -136,14 +138,15 @@ class Service:
 
     # --- Processes that work, are left alone, and die ---------------------------------------------------------
 
-    def _work(self, step: Callable[[], Any]) -> None:
+    def _work(self, step: Callable[[], Any], *, claims: bool = False) -> None:
         if self.down_until is None:
-            self._resume(Worker(greenlet(step, parent=self.hub)))
+            self._resume(Worker(greenlet(step, parent=self.hub), claims))
 
     def _resume(self, worker: Worker) -> None:
         if worker in self.asleep:
             self.asleep.remove(worker)
         worker.resume_at = None
+        self.at_work = worker
         try:
             with self.stage.boundaries.counting():
                 left = worker.body.switch()
