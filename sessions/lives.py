@@ -18,7 +18,7 @@ from sessions import gates, lifecycle, outlets, ssh, trust, wake
 from sessions.controller import IN_FLIGHT_LOOK, account_id, end_instances, look_soon, parts_json, restatus, wish_end
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
-from sessions.rows import LONGEST_WAIT, claim, look_again, tell, write
+from sessions.rows import LONGEST_WAIT, claim, look_again, tell, was_set_back, write
 
 
 def advance_session(pk: UUID | str) -> bool:
@@ -30,6 +30,8 @@ def advance_session(pk: UUID | str) -> bool:
     instances = list(session.instances.order_by("created_at", "id"))
     if session.expires_at is not None and session.expires_at <= now:
         trust.compare(session.provider, now)
+    if was_set_back(session, now):
+        return True
     held = trust.hold_until(session.provider, now)
     action = lifecycle.decide_session(wish_of(session, instances), [attempt_of(row) for row in instances], now, held)
     _PERFORM_SESSION[type(action)](session, action, instances, now)

@@ -47,7 +47,7 @@ from sessions.controller import (
 )
 from sessions.lifecycle import Reason, State
 from sessions.models import Instance
-from sessions.rows import LONGEST_WAIT, claim, count, look_again, tell, with_said, write
+from sessions.rows import LONGEST_WAIT, claim, count, look_again, tell, was_set_back, with_said, write
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ def advance_instance(pk: UUID | str) -> bool:
     before = row.state
     if row.state in lifecycle.ALIVE:
         trust.compare(row.provider, now)
+    if was_set_back(row, now):
+        return True
     _step(row, now)
     if row.state == State.DESTROYING != before:
         _step(row, now)  # Of two hundred that end at once, none waits for its call until all have been told of.

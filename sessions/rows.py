@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
+from providers import clock
 from sessions import outlets
 from sessions.lifecycle import State
 from sessions.models import Account, Counter, Due, Event, Instance, Session
@@ -57,6 +58,14 @@ def write(row: Due, **fields: Any) -> bool:
 def look_again(row: Due, at: datetime | None) -> None:
     """When this row wants its next step; None: when a fact or a wish arrives."""
     write(row, due_at=at)
+
+
+def was_set_back(row: Due, now: datetime) -> bool:
+    """The clock was set back since this step read it: its "now" has not come, and nothing may be decided by it."""
+    told = clock.now()
+    if told < now:
+        look_again(row, told)
+    return told < now
 
 
 # --- Events and figures -------------------------------------------------------------------------------------
