@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 
 class Killed(BaseException):
@@ -36,6 +36,7 @@ class Boundaries:
     names: dict[str, int] = field(default_factory=dict)
     _off: int = 1  # outside of the service's own work nothing counts
     dead: bool = False
+    disk_is_full: bool = False
 
     def cross(self, name: str) -> None:
         if self.dead:
@@ -82,8 +83,10 @@ def instrumented_database(boundaries: Boundaries) -> Iterator[None]:
     def statement(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
         if boundaries.dead:
             raise Killed("a dead process writes nothing")
-        result = execute(sql, params, many, context)
         found = _WRITES.match(sql)
+        if found and boundaries.disk_is_full:
+            raise OperationalError("database or disk is full")
+        result = execute(sql, params, many, context)
         if found and not connection.in_atomic_block:
             boundaries.cross(f"{found[1].lower()} {found[2]}")
         return result

@@ -27,6 +27,8 @@ from tests.simulation.shrinking import shrink
 CORES = os.cpu_count() or 1
 # A worker that stops for so long has lost its claim, and somebody else has long gone on.
 PAUSE_FOR = timedelta(seconds=75)
+# Longer than a claim, too.
+FULL_FOR = timedelta(seconds=45)
 
 
 @dataclass
@@ -157,7 +159,7 @@ class Plan:
     scenario: str
     hours: float = 0
     fault: str = ""
-    how: str = "kill"  # kill, pair, pause
+    how: str = "kill"  # kill, pair, pause, disk
     at: Callable[[int], bool] = lambda number: True
     seed: int = 0
     workers: int = 1
@@ -261,11 +263,14 @@ class Life:
             self.run.service.leave()
 
     def treat(self, number: int, name: str) -> None:
-        """In a branch: die here, or stop for longer than a claim lasts; and for pairs once more, later."""
+        """In a branch: die here, and for pairs once more, later; or stop for a while, or have no room on the disk."""
         boundaries = self.run.stage.boundaries
         boundaries.on_cross = None
         if self.plan.how == "pause":
             self.run.service.leave(self.run.clock.instant + PAUSE_FOR)
+            return
+        if self.plan.how == "disk":
+            self.run.service.fill_the_disk(FULL_FOR)
             return
         if self.plan.how == "pair":
             again = number + random.Random(self.plan.seed * 100_003 + number).randrange(1, 60)
@@ -433,10 +438,11 @@ def each(nth: int, first: int = 0) -> Callable[[int], bool]:
 
 
 def everything() -> list[Plan]:
-    """A death and a worker's pause at each boundary of each life; by sample, pairs and deaths in all weathers.
+    """A death and a worker's pause at each boundary of each life; by sample, the rest.
 
-    A pair begins at each `PAIRS`th boundary of each life. In the weathers, of which there are many, one dies at each
-    `IN_WEATHER`th; from where it is counted differs from one to the next, so that together they die everywhere.
+    A pair begins, or the disk of the database is full, at each `PAIRS`th boundary of each life. In the weathers, of
+    which there are many, one dies at each `IN_WEATHER`th; from where it is counted differs from one to the next, so
+    that together they die everywhere.
     """
     from tests.simulation.faults import FAULTS
 
@@ -444,4 +450,5 @@ def everything() -> list[Plan]:
     for name in ("plain_life", "plain_life_at_tensordock", "expiry", "by_type_with_stale_offers"):
         plans += [Plan(name, 0, fault, at=each(IN_WEATHER, first)) for first, fault in enumerate(FAULTS)]
     plans += every_kill(main_only=False, how="pair", at=each(PAIRS))
+    plans += every_kill(main_only=False, how="disk", at=each(PAIRS))
     return plans + every_kill(main_only=False, how="pause")

@@ -143,7 +143,7 @@ class Run:
             except ConnectionLost:
                 self.advance(timedelta(seconds=3))
                 continue
-            if response.status_code in (429, 503):
+            if response.status_code in (429, 503) or (response.status_code == 500 and self.service.full_until):
                 self.advance(timedelta(seconds=5))
                 continue
             return self._heard(step, response)

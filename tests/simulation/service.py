@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.models import Model
 from django.test import Client
 from greenlet import getcurrent, greenlet
@@ -68,6 +68,7 @@ class Service:
     pauses: int = 0  # each may leave one account unread until its claim has run out
     asleep: list[Worker] = field(default_factory=list)
     graves: list[greenlet] = field(default_factory=list)
+    full_until: datetime | None = None  # the disk of the database
     at_work: Worker | None = None
     _costs_at: datetime | None = None
 
@@ -83,6 +84,8 @@ class Service:
             if self.stage.clock.instant < self.down_until:
                 return
             self._start()
+        if self.full_until is not None and self.full_until <= self.stage.clock.instant:
+            self.full_until, self.stage.boundaries.disk_is_full = None, False
         for _ in range(ROUNDS):
             self._wake_up()
             if self.celery:
@@ -90,7 +93,8 @@ class Service:
             if self.guardian:
                 self._work(self._guard)
             self._drain()
-            if self.down_until is not None or not (self._due_now() or self._can_go_on()):
+            at_work = self.down_until is None and self.full_until is None
+            if not at_work or not (self._due_now() or self._can_go_on()):
                 return
         raise AssertionError(f"the service does not come to rest at {self.stage.clock.instant}")
 
@@ -153,6 +157,10 @@ class Service:
         except Killed:
             self._die()
             return
+        except OperationalError:
+            if self.full_until is None:
+                raise
+            return  # Its worker says so in the log, and takes the next message.
         if not worker.body.dead:
             worker.resume_at = left
             self.asleep.append(worker)
@@ -192,6 +200,12 @@ class Service:
         structlog.contextvars.clear_contextvars()
         self.stage.start_process()
 
+    def fill_the_disk(self, span: timedelta) -> None:
+        """For so long nothing can be written; then somebody has made room."""
+        now = self.stage.clock.instant
+        self.full_until, self.stage.boundaries.disk_is_full = now + span, True
+        self.downs.append((now, now + span + LEASE))
+
     # --- The API -----------------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
@@ -223,6 +237,7 @@ class Service:
         clock = self.stage.clock
         moments = [clock.true(moment) for moment in _due_after(clock.now(), (*QUEUES, Source))]
         moments += [worker.resume_at for worker in self.asleep if worker.resume_at]
+        moments += [self.full_until] if self.full_until else []
         longest = LONGEST_SLEEP_WITH_BUDGETS if Budget.objects.exists() else LONGEST_SLEEP
         return min([*moments, clock.instant + longest])
 

@@ -48,6 +48,12 @@ def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
     assert found["runs"] > 50
 
 
+def test_a_full_disk_costs_time_and_no_machine() -> None:
+    found = simulated("kill", "plain_life", "a_lost_create_answer", "--how", "disk", "--every", "9")
+    assert_clean(found)
+    assert found["runs"] > 25
+
+
 def test_all_weathers_with_deaths_in_them() -> None:
     found = simulated("sample", "--seed", "7", "--number", "16", "--kills", "2")
     assert_clean(found)
