@@ -16,7 +16,7 @@ from django.test.utils import override_settings
 
 from gpushopper.models import ApiKey, Consumer, make_key
 from providers import tag
-from sessions import reconcile
+from sessions import engine, reconcile
 from sessions.lifecycle import OVER, State
 from sessions.models import Instance, Session
 from tests.simulation.faults import Fault
@@ -40,6 +40,8 @@ QUICK = {
 # And so often is listed what a patient life waits for. The product's two seconds would make hundreds of boundaries
 # that are all the same; the judge counts with two looks in ten seconds (`judge.LOOKS`).
 PATIENT = timedelta(seconds=5)
+# Alarms and the like are looked at each minute, instead of four times: they decide nothing that is judged.
+PERIODIC = timedelta(minutes=1)
 # The world's machines boot within seconds ("demo"), so nearly all of a short life is spent on what matters.
 BOOT = "demo"
 
@@ -70,6 +72,7 @@ class Run:
     restored: bool = False
     repriced: bool = False
     _saved: bytes = b""
+    _steps: int = 0  # of the story; each request is one
 
     def __post_init__(self) -> None:
         self.stage = Stage(seed=self.seed, boot=BOOT)
@@ -101,6 +104,7 @@ class Run:
     def _set(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(override_settings(**{**QUICK, **self.scenario.settings}))
+            stack.enter_context(patch.object(engine, "PERIODIC", PERIODIC))
             if self.scenario.patient:
                 stack.enter_context(patch.object(reconcile, "FAST", PATIENT))
             stack.enter_context(self.stage.set())
@@ -123,7 +127,17 @@ class Run:
                 return
             answer = self._take(step)
 
+    def remains(self) -> tuple[Any, ...]:
+        """What outlives a death: as long as it is the same, so is all that follows from one.
+
+        The database's count of changes, the calls and visits that the world has seen, the time, and how far the
+        clients are. What a process knows dies with it.
+        """
+        changes = connection.connection.total_changes
+        return changes, len(self.world.calls), self.stage.guests.visits, self.clock.instant, self._steps
+
     def _take(self, step: Step) -> Any:
+        self._steps += 1
         if isinstance(step, Ask):
             return self._ask(step)
         if isinstance(step, Sleep):
@@ -138,6 +152,7 @@ class Run:
             headers["Idempotency-Key"] = step.key
         self._wished(step)
         for _ in range(tries):
+            self._steps += 1
             try:
                 response = self.service.request(step.method, step.path, step.body, headers)
             except ConnectionLost:

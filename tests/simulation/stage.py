@@ -37,11 +37,13 @@ class Guests:
     def __init__(self, world: World, boundaries: Boundaries) -> None:
         self.world, self.boundaries = world, boundaries
         self._public: dict[str, str] = {}
+        self.visits = 0
 
     def run(self, target: SshTarget, private_key: str, commands: Sequence[str], host_key: str) -> ssh.Visit:
         if connection.in_atomic_block:
             raise AssertionError("SSH inside a transaction")
         self.boundaries.cross("ssh")
+        self.visits += 1
         visit = self._visit(target, private_key, commands, host_key)
         self.boundaries.cross("ssh done")
         return visit
@@ -72,12 +74,13 @@ class Stage:
         self.clock = VirtualClock()
         self.boundaries = Boundaries()
         self.world = World(TrueClock(self.clock), random.Random(seed), boot=boot, offers=offers)
+        self.guests = Guests(self.world, self.boundaries)
         self.messages: list[tuple[str, str, str]] = []  # (task, argument, queue)
 
     @contextmanager
     def set(self) -> Iterator[None]:
         with ExitStack() as stack:
-            before_clock, before_ssh = clock.use(self.clock), ssh.use(Guests(self.world, self.boundaries))
+            before_clock, before_ssh = clock.use(self.clock), ssh.use(self.guests)
             before_publish, before_observers = wake.publish, list(http.observers)
             stack.callback(clock.use, before_clock)
             stack.callback(ssh.use, before_ssh)
