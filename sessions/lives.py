@@ -18,7 +18,7 @@ from sessions import gates, lifecycle, outlets, ssh, trust, wake
 from sessions.controller import IN_FLIGHT_LOOK, account_id, end_instances, look_soon, parts_json, restatus, wish_end
 from sessions.lifecycle import LIVE, Reason, State, Status
 from sessions.models import Account, Instance, Session
-from sessions.rows import LONGEST_WAIT, claim, look_again, tell, was_set_back, write
+from sessions.rows import at_latest, claim, look_again, tell, was_set_back, write
 
 
 def advance_session(pk: UUID | str) -> bool:
@@ -57,7 +57,7 @@ def attempt_of(row: Instance) -> lifecycle.Attempt:
 
 
 def _session_wait(session: Session, action: lifecycle.Wait, instances: list[Instance], now: datetime) -> None:
-    look_again(session, action.until and min(action.until, now + LONGEST_WAIT))
+    look_again(session, action.until and at_latest(action.until, now))
 
 
 def _open_attempt(session: Session, action: lifecycle.OpenAttempt, instances: list[Instance], now: datetime) -> None:
@@ -131,7 +131,7 @@ def _insert_attempt(session: Session, offer: Offer, now: datetime) -> None:
     private, public = ssh.make_key_pair(f"gpu-shopper-{session.pk.hex[:8]}")
     with transaction.atomic():
         landed = write(
-            session, status=Status.PROVISIONING, revision=session.revision + 1, due_at=lifecycle.own_end(expires),
+            session, status=Status.PROVISIONING, revision=session.revision + 1, due_at=_end_of(expires, now),
             started_at=started, expires_at=expires, hard_deadline=hard, waiting_for="",
             provider=offer.provider, offer_id=offer.pk, gpu_type=offer.gpu_type, gpu_count=offer.gpu_count,
             vram_gb=offer.vram_gb, price=parts.total,
@@ -187,11 +187,16 @@ def most(session: Session) -> int:
     return drifted if session.max_price is None else min(drifted, session.max_price)
 
 
+def _end_of(expires_at: datetime | None, now: datetime) -> datetime | None:
+    end = lifecycle.own_end(expires_at)
+    return end and at_latest(end, now)
+
+
 def _hand_over(session: Session, action: lifecycle.HandOver, instances: list[Instance], now: datetime) -> None:
     row = instances[-1]
     restatus(session, Status.RUNNING, now, "session_running",
               f"Ready: ssh -p {row.ssh_port} {row.ssh_user}@{row.ssh_host}",
-              running_at=now, due_at=lifecycle.own_end(session.expires_at))  # fmt: skip
+              running_at=now, due_at=_end_of(session.expires_at, now))  # fmt: skip
 
 
 def _end_session(session: Session, action: lifecycle.EndSession, instances: list[Instance], now: datetime) -> None:

@@ -47,7 +47,7 @@ from sessions.controller import (
 )
 from sessions.lifecycle import Reason, State
 from sessions.models import Instance
-from sessions.rows import LONGEST_WAIT, claim, count, look_again, tell, was_set_back, with_said, write
+from sessions.rows import at_latest, claim, count, look_again, tell, was_set_back, with_said, write
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _wait(row: Instance, action: lifecycle.Wait, provider: Provider | None, now:
     in_flight = row.state not in (State.RUNNING, State.DESTROYED)
     soon = now + IN_FLIGHT_LOOK if in_flight else None
     moments = [moment for moment in (action.until, soon) if moment is not None]
-    look_again(row, min([*moments, now + LONGEST_WAIT]) if moments else None)
+    look_again(row, at_latest(min(moments), now) if moments else None)
 
 
 def _launch(row: Instance, action: lifecycle.Launch, provider: Provider, now: datetime) -> None:

@@ -41,7 +41,7 @@ def of_instance(row: Instance, now: datetime) -> str:
     facts = machines.facts_of(row, traits, now)
     action = lifecycle.decide(facts, machines.limits_of(traits), now)
     if isinstance(action, lifecycle.Wait):
-        return _waits(_WAITS_IN[facts.state](facts), action.until, now)
+        return _waits(_WAITS_IN[facts.state](facts), action.until and _due(row, action.until, now), now)
     if provider is None and isinstance(action, _ASKS_THE_PROVIDER):
         return f"Nothing can be asked of {row.provider}: no key for it is set. It is kept as it is."
     return _will(action, row, now, provider=row.provider, ask=row.asks + 1)
@@ -52,7 +52,7 @@ def of_session(session: Session, now: datetime) -> str:
     attempts = [lives.attempt_of(row) for row in instances]
     action = lifecycle.decide_session(lives.wish_of(session, instances), attempts, now)
     if isinstance(action, lifecycle.Wait):
-        return _waits(_session_waits_for(session, now), action.until, now)
+        return _waits(_session_waits_for(session, now), action.until and _due(session, action.until, now), now)
     sentence = _will(action, session, now)
     return f"{sentence} Held up: {session.waiting_for}." if session.waiting_for else sentence
 
@@ -65,6 +65,11 @@ def _will(action: object, row: Instance | Session, now: datetime, **words: objec
     if row.due_at is None or row.due_at <= now:
         return f"At once: {does}."
     return f"{clock_time(row.due_at, now)}: {does}."
+
+
+def _due(row: Instance | Session, until: datetime, now: datetime) -> datetime:
+    """When it is looked at: earlier than what it waits for, if that is far off."""
+    return row.due_at if row.due_at is not None and now < row.due_at < until else until
 
 
 def _waits(for_what: str, until: datetime | None, now: datetime) -> str:

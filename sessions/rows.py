@@ -31,6 +31,11 @@ LEASE = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(minutes=5)
 
 
+def at_latest(until: datetime, now: datetime) -> datetime:
+    """When a row that waits until then is looked at."""
+    return min(until, now + LONGEST_WAIT)
+
+
 # --- Claims and guarded writes ----------------------------------------------------------------------------
 
 

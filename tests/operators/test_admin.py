@@ -275,7 +275,7 @@ def test_the_next_step_is_told_with_its_instant(
     assert told()[0] == "At once: takes the next fitting offer."
     engine.run(5)
     assert told() == (
-        "Runs until 13:00:00 UTC (in 60 min). Next look: 13:00:05 UTC (in 60 min), or as soon as something happens.",
+        "Runs until 13:00:00 UTC (in 60 min). Next look: 12:05:02 UTC (in 5 min), or as soon as something happens.",
         "Runs. Next look: 12:05:02 UTC (in 5 min), or as soon as something happens.",
     )
     alice.delete(f"/api/v1/sessions/{pk}")

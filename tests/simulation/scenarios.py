@@ -253,7 +253,7 @@ def _weather(name: str, value: Any = True, **narrowed: Any) -> Callable[[Run], N
     return lambda run: run.world.weather.set(name, value, **narrowed)
 
 
-@scenario(before=_weather("create.stale", 400, times=2))
+@scenario(before=_weather("create.stale", 400, times=2), main=True)
 def by_type_with_stale_offers() -> Story:
     session = yield from rent()
     yield from end(session)
