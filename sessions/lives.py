@@ -212,6 +212,11 @@ def _tell_instances(session: Session, action: lifecycle.EndInstances, instances:
 
 
 def _close(session: Session, action: lifecycle.Close, instances: list[Instance], now: datetime) -> None:
+    """Of what was made for it, a second machine under one label counts too, though no session stands for that."""
+    labels = [row.tag for row in instances]
+    if Instance.objects.filter(tag__in=labels, session=None).exclude(state=State.DESTROYED).exists():
+        look_again(session, now + IN_FLIGHT_LOOK)
+        return
     restatus(session, action.status, now, f"session_{action.status}",
               "Everything that was made for it is proven gone.", stopped_at=now, due_at=None)  # fmt: skip
 

@@ -363,3 +363,26 @@ def test_a_visit_to_a_guest_that_never_ends_is_ended(never_done: SshTarget, monk
     private, _ = ssh.make_key_pair("a test")
     with pytest.raises(ssh.SshError):
         ssh.ParamikoRunner().run(never_done, private, ["nvidia-smi"], "")
+
+
+def test_a_session_is_not_over_while_a_second_machine_under_its_label_lives(
+    alice: APIClient, engine: Engine, provider: FakeProvider
+) -> None:
+    session = order(alice)
+    engine.run(5)
+    second = provider.add(Instance.objects.get().tag)
+    destroy = provider.destroy
+
+    def deaf_to_the_second(machine_id: str) -> None:
+        if machine_id != second:
+            destroy(machine_id)
+
+    provider.destroy = deaf_to_the_second  # type: ignore[method-assign]
+    alice.delete(f"/api/v1/sessions/{session['id']}")
+    engine.run(180)
+    assert list(provider.listed) == [second]
+    assert shown(alice, session)["status"] == "stopping"
+    provider.destroy = destroy  # type: ignore[method-assign]
+    engine.run(600)
+    assert provider.listed == {}
+    assert shown(alice, session)["status"] == "stopped"

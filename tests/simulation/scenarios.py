@@ -338,7 +338,8 @@ def a_refusal_that_lied() -> Story:
     yield minutes(3)
 
 
-@scenario(Reason.REFUSED, before=_weather("create.success_false_with_id", times=1), main=True)
+# Where the refusal itself is lost, what is left is a machine that stands still.
+@scenario(Reason.REFUSED, Reason.DIED, before=_weather("create.success_false_with_id", times=1), main=True)
 def a_refusal_with_a_machine() -> Story:
     session = yield from rent()
     yield from end(session)
