@@ -331,7 +331,7 @@ def merge(into: Tally, found: dict[str, Any]) -> None:
 
 
 def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: bool = False, at_once: int = 1) -> Tally:
-    """Each plan in a process of its own; with one at once its branches use all cores.
+    """Each plan in a process of its own, which forks others for its branches.
 
     Ends early after `seconds`, or when it is interrupted: what was found until then counts.
     """
@@ -339,7 +339,10 @@ def campaign(plans: Iterable[Plan], *, seconds: float | None = None, progress: b
     children = Children(most=at_once)
 
     def heard(found: dict[str, Any], how: str) -> None:
+        known = len(tally.failures)
         _heard(tally, found, how)
+        for failure in tally.failures[known:] if progress else ():
+            sys.stderr.write(f"\r{failure['replay']}\n  {failure['violations'][0]:.300}\n")
 
     try:
         for plan in plans:
