@@ -267,16 +267,19 @@ class Life:
         if dice < DEATH:
             self.run.stage.boundaries.die(name)
         elif _may_leave(name) and dice < DEATH + PAUSE:
-            self.run.service.leave(self.run.clock.instant + PAUSE_FOR)
+            self._pause(name)
         elif _may_leave(name) and dice < CHANGE:
             self.run.service.leave()
+
+    def _pause(self, name: str) -> None:
+        self.run.service.leave(self.run.clock.instant + PAUSE_FOR, calling=name.startswith("call "))
 
     def treat(self, number: int, name: str) -> None:
         """In a branch: die here, and for pairs once more, later; or stop for a while, or have no room on the disk."""
         boundaries = self.run.stage.boundaries
         boundaries.on_cross = None
         if self.plan.how == "pause":
-            self.run.service.leave(self.run.clock.instant + PAUSE_FOR)
+            self._pause(name)
             return
         if self.plan.how == "disk":
             self.run.service.fill_the_disk(FULL_FOR)

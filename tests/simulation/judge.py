@@ -305,6 +305,7 @@ def _unseen(run: Run, rows: list[Instance]) -> int:
     downs = sum((until - since for since, until in run.service.downs), timedelta(0))
     blind = LOOKS + downs + run.service.pauses * LEASE + (3 * CLOCK_SLACK if run.clock.skew else timedelta(0))
     blind += sum((until - since for since, until in run.outages), timedelta(0))
+    blind += run.service.on_the_way
     if run.repriced:
         blind += settings.RECONCILIATION_INTERVAL  # Another price is seen by the next listing, too.
     if any(row.end_reason in UNASKED or (row.asks and run.fault) for row in rows):

@@ -65,6 +65,7 @@ class Service:
     down_until: datetime | None = None
     deaths: int = 0
     downs: list[tuple[datetime, datetime]] = field(default_factory=list)
+    on_the_way: timedelta = timedelta(0)  # by which calls were late
     pauses: int = 0  # each may leave one account unread until its claim has run out
     asleep: list[Worker] = field(default_factory=list)
     graves: list[greenlet] = field(default_factory=list)
@@ -165,9 +166,14 @@ class Service:
             worker.resume_at = left
             self.asleep.append(worker)
 
-    def leave(self, until: datetime | None = None) -> None:
-        """Called at a boundary: somebody else goes on; this one not before `until`."""
+    def leave(self, until: datetime | None = None, *, calling: bool = False) -> None:
+        """Called at a boundary: somebody else goes on; this one not before `until`.
+
+        `calling`: it is on its way to a provider, and nobody can know when it arrives.
+        """
         self.pauses += until is not None
+        if until is not None and calling:
+            self.on_the_way += until - self.stage.clock.instant
         self.hub.switch(until)
 
     def _die(self) -> None:
