@@ -56,6 +56,7 @@ class Tally:
     def add(self, found: dict[str, Any], how: str) -> None:
         self.runs += 1
         self.kills += found["deaths"]
+        self.pauses += found["pauses"]
         self.virtual_hours += found["virtual_seconds"] / 3600
         self.machines += found["machines"]
         self.orphans += found["orphans"]

@@ -53,6 +53,7 @@ class Verdict:
     virtual_seconds: float = 0.0
     boundaries: int = 0
     deaths: int = 0
+    pauses: int = 0
     ends: dict[str, int] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
 
@@ -62,6 +63,7 @@ def judge(run: Run) -> Verdict:
         virtual_seconds=(run.clock.instant - run.clock.began).total_seconds(),
         boundaries=run.stage.boundaries.crossed,
         deaths=run.service.deaths,
+        pauses=run.service.pauses,
         names=dict(run.stage.boundaries.names),
         ends=dict(Counter(Instance.objects.exclude(end_reason="").values_list("end_reason", flat=True))),
     )
