@@ -43,7 +43,7 @@ def test_every_life_is_lived_well_whoever_does_the_work() -> None:
 
 
 def test_a_worker_that_wakes_up_too_late_decides_nothing() -> None:
-    found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "5")
+    found = simulated("kill", "plain_life", "extension", "--how", "pause", "--every", "4")
     assert_clean(found)
     assert found["pauses"] > 50
 
