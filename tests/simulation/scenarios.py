@@ -184,7 +184,7 @@ def a_budget_that_ends_what_runs() -> Story:
 FOR_ONE = {"period": "total", "limit_usd": 0.07, "on_limit": "block"}
 
 
-@scenario(main=True)
+@scenario()
 def a_budget_that_holds_one_at_a_time() -> Story:
     """That none was spent beyond its limit, the judge checks in every life."""
     yield Ask("POST", "/api/v1/budgets", FOR_ONE)
