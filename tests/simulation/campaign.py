@@ -91,12 +91,9 @@ class Tally:
 
 
 class Children:
-    """Forked processes that each send back one JSON line; at most so many at once.
+    """Forked processes that each send back one JSON line; at most so many at once."""
 
-    One more than cores: the one that has waited longest is heard first, and others may be done before it.
-    """
-
-    def __init__(self, most: int = CORES + 1) -> None:
+    def __init__(self, most: int = CORES) -> None:
         self.most = most
         self.pipes: dict[int, tuple[int, str]] = {}
 
