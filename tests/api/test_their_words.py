@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from costs.models import Delivery, Endpoint
 from inventory import refresh
 from providers.base import MachineState, Refusal, Refused, Traits, Unauthorized, Unavailable
+from sessions import reconcile
 from tests.api.conformance import CheckingClient
 from tests.api.test_sessions import ORDER, URL, owner, rent, root
 from tests.fakes import Engine, FakeProvider
@@ -102,6 +104,12 @@ def everything(client: CheckingClient, session: dict[str, Any]) -> str:
 def hook(db: Any) -> Endpoint:
     kinds = ["session.running", "session.stopped", "session.failed"]
     return Endpoint.objects.create(consumer="alice", url="https://alice.example/", events=kinds, secret="whsec_x")
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes go by in each of these tests, and nothing in them needs a listing each two seconds."""
+    monkeypatch.setattr(reconcile, "FAST", timedelta(seconds=15))
 
 
 @pytest.mark.parametrize("place", [*AT_CREATE, *OF_A_RUNNING_ONE])
