@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rest_framework.test import APIClient
 
 from gpushopper.models import ApiKey, Consumer, make_key
 from providers import clock, registry
-from sessions import trust
+from sessions import reconcile, trust
 from tests import sabotage
 from tests.fakes import FakeClock
 
@@ -50,6 +51,12 @@ def virtual() -> Iterator[FakeClock]:
     before = clock.use(told)
     yield told
     clock.use(before)
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in flight is listed each 15 s rather than each 2 s, where a test waits for minutes for something else."""
+    monkeypatch.setattr(reconcile, "FAST", timedelta(seconds=15))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from costs.models import Delivery, Endpoint
 from inventory import refresh
 from providers.base import MachineState, Refusal, Refused, Traits, Unauthorized, Unavailable
-from sessions import reconcile
 from tests.api.conformance import CheckingClient
 from tests.api.test_sessions import ORDER, URL, owner, rent, root
 from tests.fakes import Engine, FakeProvider
@@ -106,12 +104,7 @@ def hook(db: Any) -> Endpoint:
     return Endpoint.objects.create(consumer="alice", url="https://alice.example/", events=kinds, secret="whsec_x")
 
 
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes go by in each of these tests, and nothing in them needs a listing each two seconds."""
-    monkeypatch.setattr(reconcile, "FAST", timedelta(seconds=15))
-
-
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("place", [*AT_CREATE, *OF_A_RUNNING_ONE])
 def test_no_word_of_a_provider_reaches_a_consumer(
     owner: CheckingClient, root: CheckingClient, engine: Engine, provider: FakeProvider, hook: Endpoint, place: str

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 
 from inventory import refresh
 from providers import registry
-from sessions import reconcile, ssh, wake
+from sessions import ssh, wake
 from tests.fakes import Engine, FakeClock, FakeGuests, FakeProvider, quote
 
 
@@ -26,12 +25,6 @@ def guests() -> Iterator[FakeGuests]:
     before = ssh.use(fake)
     yield fake
     ssh.use(before)
-
-
-@pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in flight is listed each 15 s rather than each 2 s, where a test waits for minutes for something else."""
-    monkeypatch.setattr(reconcile, "FAST", timedelta(seconds=15))
 
 
 @pytest.fixture(autouse=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db.models import F
 from rest_framework.test import APIClient
 
+from gpushopper.models import Alarm
 from providers import clock, registry
 from providers.base import NotUnderstood, Unavailable
 from sessions import engine as engines
-from sessions import trust
+from sessions import ssh
 from sessions.models import Account, Instance, Session
-from tests.fakes import Engine, FakeClock, FakeProvider
+from tests.fakes import Engine, FakeClock, FakeGuests, FakeProvider
 from tests.sessions.test_life import order, shown
 
 pytestmark = pytest.mark.django_db
@@ -54,6 +56,13 @@ class Computer:
 
     def restart(self) -> None:
         engines.forget()
+
+    def was_a_day_ahead(self, engine: Engine) -> None:
+        """For five minutes, in which the service was at work; then it was set right, and restarted."""
+        self.set(days=1)
+        engine.run(300)
+        self.set(days=-1)
+        self.restart()
 
 
 @pytest.fixture
@@ -104,15 +113,31 @@ def test_a_wish_to_end_does_not_wait_for_the_clock(alice: APIClient, engine: Eng
     assert shown(alice, session)["status"] == "stopped"
 
 
-def test_no_time_out_ends_a_machine_by_a_doubtful_clock(
-    alice: APIClient, engine: Engine, computer: Computer, teller: Teller
+def test_a_machine_that_seems_idle_by_a_doubtful_clock_is_kept(
+    alice: APIClient, engine: Engine, computer: Computer, guests: FakeGuests
 ) -> None:
-    """Neither one that boots, nor one that seems to have been idle since before the jump."""
-    idle = running(alice, engine, reservation_hours=8, idle_threshold_minutes=30)
-    Instance.objects.update(idle_since=computer.virtual.instant)
+    """It was idle since before the jump, for a minute or for an hour."""
+    guests.gpus = "NVIDIA GeForce RTX 4090, 24564, 570.124.04, 0\n"
+    session = running(alice, engine, reservation_hours=8, idle_threshold_minutes=30)
+    engine.run(60)
     computer.set(hours=1)
-    engine.run(120)
-    assert shown(alice, idle)["status"] == "running"
+    Instance.objects.update(idle_since=F("inspected_at"), inspected_at=computer.virtual.instant)
+    engine.run(30)
+    assert shown(alice, session)["status"] == "running"
+
+
+def test_a_machine_that_boots_is_given_its_time_by_a_doubtful_clock(
+    alice: APIClient, engine: Engine, computer: Computer, guests: FakeGuests
+) -> None:
+    guests.trouble = [ssh.Unreachable("not yet")] * 60
+    session = order(alice, reservation_hours=8)
+    engine.run(30)
+    computer.set(hours=1)
+    engine.run(20)
+    assert shown(alice, session)["status"] == "provisioning"
+    guests.trouble.clear()
+    engine.run(60)
+    assert shown(alice, session)["status"] == "running"
 
 
 def test_nothing_is_created_by_a_clock_that_is_off(
@@ -192,10 +217,7 @@ def test_what_a_clock_that_was_a_day_ahead_put_to_sleep_is_woken(
 ) -> None:
     """Else its account is not listed for a day, and its deadline passes meanwhile."""
     session = running(alice, engine, reservation_hours=0.5)
-    computer.set(days=1)
-    engine.run(300)
-    computer.set(days=-1)
-    computer.restart()
+    computer.was_a_day_ahead(engine)
     engine.run(1600)
     assert shown(alice, session)["status"] == "stopped"
     assert teller.listed == {}
@@ -205,10 +227,7 @@ def test_a_machine_that_was_seen_in_the_future_can_be_missed_again(
     alice: APIClient, engine: Engine, computer: Computer, teller: Teller
 ) -> None:
     session = running(alice, engine, reservation_hours=8)
-    computer.set(days=1)
-    engine.run(60)
-    computer.set(days=-1)
-    computer.restart()
+    computer.was_a_day_ahead(engine)
     teller.listed.clear()
     engine.run(900)
     assert shown(alice, session)["status_reason"] == "vanished"
@@ -229,6 +248,11 @@ def test_a_clock_that_is_behind_takes_nothing_back(
 
 def test_an_alarm_says_so(alice: APIClient, engine: Engine, computer: Computer) -> None:
     engine.run(5)
-    computer.set(hours=1)
-    engine.run(60)
-    assert trust.clocks_off() == {"fake": timedelta(hours=1)}
+    for by, what in ((3600, "3600 s ahead of"), (-3600, "3600 s behind")):
+        computer.set(seconds=by)
+        engine.run(60)
+        [alarm] = Alarm.objects.filter(name="clock_off", over_at=None)
+        assert f"Our clock is {what} fake's." in alarm.text
+        computer.set(seconds=-by)
+        engine.run(60)
+        assert not Alarm.objects.filter(name="clock_off", over_at=None).exists()

@@ -42,11 +42,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _kill(options: argparse.Namespace) -> dict[str, Any]:
-    from tests.simulation.campaign import Plan, campaign, every_kill
+    from tests.simulation.campaign import Plan, campaign, each, every_kill
 
-    def due(number: int) -> bool:
-        return number % options.every == 0
-
+    due = each(options.every)
     plans = [Plan(name, 0, options.fault, options.how, due, options.seed) for name in options.scenarios]
     plans = plans or every_kill(main_only=not options.all, how=options.how, at=due)
     return campaign(plans, seconds=_seconds(options), progress=True).shown()
