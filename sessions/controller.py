@@ -79,12 +79,14 @@ def _next_look(state: State, now: datetime, held: bool) -> datetime | None:
 
 def _nudge(row: Instance, now: datetime) -> None:
     """Wake its session, and the eyes on its account."""
-    if row.session_id:
+    # A surplus machine is no session's; whose label it bears waits for its end.
+    whose = (
+        [row.session_id] if row.session_id else Instance.objects.filter(tag=row.tag).values_list("session", flat=True)
+    )
+    for pk in filter(None, whose):
         # The revision too: a step of the session under way, which has not seen this move, must not put it to sleep.
-        Session.objects.filter(pk=row.session_id).exclude(status__in=lifecycle.OVER).update(
-            due_at=now, revision=F("revision") + 1
-        )
-        wake.session(row.session_id)
+        Session.objects.filter(pk=pk).exclude(status__in=lifecycle.OVER).update(due_at=now, revision=F("revision") + 1)
+        wake.session(pk)
     look_soon(row.provider, now)
 
 

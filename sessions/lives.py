@@ -33,7 +33,7 @@ def advance_session(pk: UUID | str) -> bool:
     if was_set_back(session, now):
         return True
     held = trust.hold_until(session.provider, now)
-    action = lifecycle.decide_session(wish_of(session, instances), [attempt_of(row) for row in instances], now, held)
+    action = lifecycle.decide_session(wish_of(session, instances), attempts_of(session, instances), now, held)
     _PERFORM_SESSION[type(action)](session, action, instances, now)
     return True
 
@@ -47,6 +47,12 @@ def wish_of(session: Session, instances: list[Instance]) -> lifecycle.Wish:
         retries_left=session.max_retries - max(0, attempts - 1) if session.auto_retry else 0,
         launch_by=session.created_at + settings.PROVISION_TIMEOUT,
     )  # fmt: skip
+
+
+def attempts_of(session: Session, instances: list[Instance]) -> list[lifecycle.Attempt]:
+    """Its machines, oldest first. To its end those count too that are surplus under a label of it, and nobody's."""
+    surplus = Instance.objects.filter(tag__in=[row.tag for row in instances], session=None, state=State.DESTROYING)
+    return [attempt_of(row) for row in (*instances, *(surplus if session.end_reason else ()))]
 
 
 def attempt_of(row: Instance) -> lifecycle.Attempt:
@@ -212,11 +218,6 @@ def _tell_instances(session: Session, action: lifecycle.EndInstances, instances:
 
 
 def _close(session: Session, action: lifecycle.Close, instances: list[Instance], now: datetime) -> None:
-    """Of what was made for it, a second machine under one label counts too, though no session stands for that."""
-    labels = [row.tag for row in instances]
-    if Instance.objects.filter(tag__in=labels, session=None).exclude(state=State.DESTROYED).exists():
-        look_again(session, now + IN_FLIGHT_LOOK)
-        return
     restatus(session, action.status, now, f"session_{action.status}",
               "Everything that was made for it is proven gone.", stopped_at=now, due_at=None)  # fmt: skip
 

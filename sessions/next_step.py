@@ -49,7 +49,7 @@ def of_instance(row: Instance, now: datetime) -> str:
 
 def of_session(session: Session, now: datetime) -> str:
     instances = list(session.instances.order_by("created_at", "id"))
-    attempts = [lives.attempt_of(row) for row in instances]
+    attempts = lives.attempts_of(session, instances)
     action = lifecycle.decide_session(lives.wish_of(session, instances), attempts, now)
     if isinstance(action, lifecycle.Wait):
         return _waits(_session_waits_for(session, now), action.until and _due(session, action.until, now), now)
