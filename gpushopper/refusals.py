@@ -9,9 +9,10 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask
 
 from rest.errors import envelope
+from rest.size_limit import TOO_LARGE
 
 _SAID = {
-    413: ("request_too_large", "A request body may have at most 1 MiB."),
+    413: TOO_LARGE,
     431: ("invalid_request", "The request's headers are too long."),
     500: ("internal_error", "Something went wrong on our side; nothing you rented is lost by it."),
 }

@@ -11,10 +11,13 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from rest.errors import envelope
 
 
+TOO_LARGE = ("request_too_large", "A request body may have at most 1 MiB.")
+
+
 def middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     def refuse_what_is_too_big(request: HttpRequest) -> HttpResponse:
         if _length(request) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            return JsonResponse(envelope("request_too_large", "A request body may have at most 1 MiB."), status=413)
+            return JsonResponse(envelope(*TOO_LARGE), status=413)
         return get_response(request)
 
     return refuse_what_is_too_big

@@ -86,6 +86,10 @@ class World:
     def after(self, seconds: float, what: Callable[[datetime], object], since: datetime | None = None) -> None:
         self.at((since or self.now()) + timedelta(seconds=seconds), what)
 
+    def has_plans_until(self, moment: datetime) -> bool:
+        """Whether anything is to happen by itself until then."""
+        return bool(self._later) and self._later[0][0] <= moment
+
     def pass_time(self) -> None:
         """Do whatever has become due since the last look, in order, each at its own instant."""
         now = self.now()

@@ -223,7 +223,7 @@ class Run:
         a longer wait shows nothing, so the verdict is as strict as after one.
         """
         alive = any(machine.exists for machine in self.world.machines.values())
-        return alive or any(moment <= self.clock.instant + within for moment, _, _ in self.world._later)
+        return alive or bool(self.world.has_plans_until(self.clock.instant + within))
 
     def _restless(self) -> str:
         rows = [str(row) for row in Instance.objects.exclude(state=State.DESTROYED)]
