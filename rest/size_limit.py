@@ -10,7 +10,6 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from rest.errors import envelope
 
-
 TOO_LARGE = ("request_too_large", "A request body may have at most 1 MiB.")
 
 
